@@ -1,0 +1,117 @@
+"""The values that travel through the house: a Job goes in, Events come out.
+
+Frozen and slotted; no I/O, no HTTP, no tensors. The adapter makes a Job from a wire request, an
+engine turns it into Events, the parser chain refines them, a renderer makes wire bodies of them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation, its text parts already joined."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to pick tokens, every value decided (the adapter has filled in the family's defaults).
+
+    Semantics and ranges are OpenAI's and vLLM's. ``temperature`` 0 means greedy. ``top_k`` 0 means
+    off. ``seed`` is any int64; None means a fresh one. ``max_tokens`` None means the engine's
+    default limit. ``stop`` strings are matched by the parser chain, not by engines.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request, as an engine sees it.
+
+    ``choice`` is which of the ``n`` answers this job makes: an engine makes one answer a job, stamps
+    every event with this index and adds it to a given seed; the service fans out. ``max_total``
+    bounds prompt and answer together (the tutorial's max_length). With ``drop_oldest_pairs`` the
+    oldest user/assistant pairs that do not fit are left out and reported, otherwise a prompt that
+    does not fit is refused. ``changes`` is what the adapter altered, one short phrase each.
+    """
+
+    id: str
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    n: int = 1
+    choice: int = 0
+    continue_final_message: bool = False
+    max_total: int | None = None
+    drop_oldest_pairs: bool = False
+    changes: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The engine took the job: first event of every stream, once.
+
+    ``changes`` is what the engine altered (a clamped max_tokens, dropped history).
+    """
+
+    index: int
+    prompt_tokens: int
+    cached_tokens: int = 0
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of answer text that took ``tokens`` tokens; whole code points, perhaps empty."""
+
+    index: int
+    text: str
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The choice is complete: last event of its stream, once.
+
+    ``completion_tokens`` is the exact number of tokens generated for the choice, the stop token
+    included; None lets the reader add up what it saw. ``cached_tokens`` likewise, where an engine
+    learns it only at the end.
+    """
+
+    index: int
+    reason: FinishReason
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+Event = Started | Text | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request: the prompt counted once, the completions of all choices added."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens

@@ -1,0 +1,57 @@
+"""The seam between the gateway and whatever generates text.
+
+An engine has slots, not a queue: the gateway's admission lets in at most `EngineInfo.slots` jobs.
+"""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from qwen_openai.core import Event, Job
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a job sent now would be taken, and one sentence why."""
+
+    ready: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine runs. ``context`` is tokens of prompt and answer together in one slot;
+    ``memory`` is bytes, measured or estimated; ``facts`` are further lines for the start panel."""
+
+    engine: str
+    model: str
+    device: str
+    context: int
+    slots: int
+    memory: int = 0
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+class Engine(Protocol):
+    """One way to generate text.
+
+    `generate` yields, for one choice: one Started, any number of Text, exactly one Finish. Closing
+    the generator (`aclose`) cancels the work at once, also before the first event. A failure is an
+    `errors.ApiError` raised out of the iterator.
+    """
+
+    async def start(self) -> None:
+        """Load what is needed; return when jobs can be taken. Raises errors.StartupError."""
+
+    def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Run one choice of a job. Raises InvalidRequest, ContextLengthExceeded, EngineFailed,
+        EngineUnavailable."""
+
+    async def aclose(self) -> None:
+        """Stop the work in flight and free everything. Safe to call twice, or before start."""
+
+    def health(self) -> Health:
+        """Cheap and immediate."""
+
+    def info(self) -> EngineInfo:
+        """Valid after start."""

@@ -1,0 +1,67 @@
+"""A row for each Qwen generation: what differs between them is data here, never an `if` elsewhere.
+
+Figures are those of Qwen's model cards and generation configs.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What a request that says nothing gets, and what the model's makers recommend."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    min_p: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One generation. ``matches`` are lower-case fragments of a model's name, tried in table order;
+    ``stop_tokens`` end an answer."""
+
+    name: str
+    matches: tuple[str, ...]
+    sampling: SamplingDefaults
+    stop_tokens: tuple[str, ...] = ("<|im_end|>", "<|endoftext|>")
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="qwen3",
+        matches=("qwen3",),
+        sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.0),
+    ),
+    Family(
+        name="qwen2.5-coder",
+        matches=("qwen2.5-coder",),
+        sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.1),
+    ),
+    Family(
+        name="qwen2.5",
+        matches=("qwen2.5", "qwen2_5"),
+        sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05),
+    ),
+    Family(
+        name="qwen2",
+        matches=("qwen2", "qwen1.5"),
+        sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05),
+    ),
+)
+
+DEFAULT_FAMILY = Family(
+    name="chatml",
+    matches=(),
+    sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05),
+)
+
+
+def family_of(model_name: str) -> Family:
+    """Return the row of a model by its name (catalogue name, repository id or file name)."""
+    name = model_name.lower()
+    for family in FAMILIES:
+        if any(fragment in name for fragment in family.matches):
+            return family
+    return DEFAULT_FAMILY

@@ -1,0 +1,1 @@
+"""What stands in front of the engines: admission and its one queue."""

@@ -1,0 +1,1 @@
+"""Names to weights on disk: the catalogue, pulling, verifying, reading GGUF metadata."""

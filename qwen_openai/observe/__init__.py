@@ -1,0 +1,1 @@
+"""Logs. Receives facts, changes nothing."""

@@ -1,0 +1,1 @@
+"""Small incremental machines over generated text: `feed(text)`, `flush()`. Sans I/O."""

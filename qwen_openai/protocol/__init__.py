@@ -1,0 +1,1 @@
+"""The wire models: what clients send, validated strictly. No logic, no engines."""

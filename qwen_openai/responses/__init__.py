@@ -1,0 +1,1 @@
+"""Events to wire bodies: the sole owner of ids, `created`, role, finish and usage chunks."""

@@ -1,0 +1,217 @@
+"""One frozen Settings, read once: flags beat environment, environment beats file, file beats default.
+
+A config file is flat TOML with the field names below; the environment uses `QWEN_OPENAI_` and the
+upper-cased field name. An unknown key anywhere is an error that names the nearest known one. Where a
+value came from is kept, for `qwen-openai config`.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from qwen_openai.errors import StartupError
+
+ENV_PREFIX = "QWEN_OPENAI_"
+# Names with our prefix that are read elsewhere: the config file's path, and the tests' data folder.
+_OTHER_VARIABLES = frozenset({"QWEN_OPENAI_CONFIG", "QWEN_OPENAI_SHARED"})
+
+
+def _split(value: object) -> object:
+    """Accept "a,b" from the environment or a flag where a list is meant."""
+    return (
+        [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, str)
+        else value
+    )
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """Every setting of the gateway. Times are seconds, sizes bytes unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", enable_decoding=False
+    )
+
+    model: str = Field(
+        "qwen2.5-coder-0.5b", description="catalogue name, ModelScope id or local path"
+    )
+    served_model_name: Names = Field(
+        (), description="names clients may use; empty: the model's own"
+    )
+    engine: Literal["auto", "llamacpp", "fake"] = Field("auto", description="what runs the model")
+
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; others than loopback need a key"
+    )
+    port: int = Field(6006, ge=0, le=65535, description="TCP port; 0 picks a free one")
+    api_key: SecretStr | None = Field(None, description="the Bearer key that clients must send")
+    insecure_no_auth: bool = Field(False, description="serve beyond loopback without a key")
+    allowed_hosts: Names = Field((), description="Host header values to accept; empty: any")
+    docs: bool = Field(True, description="serve /docs and /openapi.json")
+
+    context: int | None = Field(None, ge=256, description="tokens a slot; empty: from memory")
+    slots: int | None = Field(
+        None, ge=1, le=64, description="answers made at once; empty: from memory"
+    )
+    threads: int | None = Field(
+        None, ge=1, description="engine threads; empty: the cores of this machine"
+    )
+    batch_tokens: int = Field(
+        128, ge=16, le=2048, description="prompt tokens processed in one step"
+    )
+    prompt_cache: bool = Field(True, description="reuse the state of an earlier, like prompt")
+    prompt_cache_mib: int = Field(
+        0, ge=0, description="further memory for prompts of idle slots, MiB"
+    )
+    default_max_tokens: int = Field(
+        4096, ge=1, description="answer limit where a request gives none"
+    )
+    stall_timeout: float = Field(120, gt=0, description="engine silence taken for a hang")
+
+    queue_size: int = Field(64, ge=0, description="requests that may wait for a slot; then 503")
+    max_n: int = Field(8, ge=1, le=128, description="largest n of a request")
+    max_messages: int = Field(2048, ge=1, description="most messages in a request")
+    always_stream_usage: bool = Field(False, description="send the usage chunk unasked")
+
+    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body")
+    header_timeout: float = Field(10, gt=0, description="time a client has to send its headers")
+    body_timeout: float = Field(30, gt=0, description="time a client has to send its body")
+    write_timeout: float = Field(30, gt=0, description="time a reader may block a stream")
+    keep_alive: float = Field(15, gt=0, description="idle time of a kept connection")
+    limit_connections: int = Field(2048, ge=1, description="open connections; more get 503")
+    drain_timeout: float = Field(30, ge=0, description="time streams have to finish on SIGTERM")
+
+    home: Path | None = Field(None, description="where models are kept; empty: the user's cache")
+    offline: bool = Field(False, description="never use the network")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level logged"
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console on a terminal"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values as given: `load` has merged the sources, so that each value's origin is known."""
+        return (init_settings,)
+
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and for each field where its value came from ("default" or a file, variable, flag)."""
+
+    settings: Settings
+    origin: Mapping[str, str]
+
+
+def load(
+    flags: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
+) -> Loaded:
+    """Merge file, environment and flags (None values mean "not given") into Settings.
+
+    Raises StartupError, in one sentence with a fix, for an unreadable file, an unknown key or a
+    value out of range.
+    """
+    environ = os.environ if environ is None else environ
+    if config is None and environ.get("QWEN_OPENAI_CONFIG"):
+        config = Path(environ["QWEN_OPENAI_CONFIG"])
+    values: dict[str, object] = {}
+    origin = dict.fromkeys(Settings.model_fields, "default")
+    for source in (_from_file(config), _from_environ(environ), _from_flags(flags or {})):
+        for name, (value, where) in source.items():
+            values[name] = value
+            origin[name] = where
+    try:
+        settings = Settings(**values)  # type: ignore[arg-type]  # validated by pydantic on the way in
+    except ValidationError as error:
+        raise _explain(error, origin) from None
+    return Loaded(settings, origin)
+
+
+def _from_file(path: Path | None) -> dict[str, tuple[object, str]]:
+    if path is None:
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StartupError(
+            f"The config file {path} cannot be read: {error.strerror}.",
+            fix="Check the path given with --config or QWEN_OPENAI_CONFIG.",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartupError(
+            f"The config file {path} is not valid TOML: {error}.", fix="Mend the line it names."
+        ) from None
+    for name in content:
+        _check_known(name, f"in {path}", name)
+    return {name: (value, str(path)) for name, value in content.items()}
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, tuple[object, str]]:
+    found: dict[str, tuple[object, str]] = {}
+    for variable, value in environ.items():
+        if not variable.startswith(ENV_PREFIX) or variable in _OTHER_VARIABLES:
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        _check_known(name, "in the environment", variable)
+        if value != "":
+            found[name] = (value, variable)
+    return found
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[object, str]]:
+    return {
+        name: (value, "--" + name.replace("_", "-"))
+        for name, value in flags.items()
+        if value is not None
+    }
+
+
+def _check_known(name: str, where: str, shown: str) -> None:
+    if name in Settings.model_fields:
+        return
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.5)
+    style = shown.isupper()
+    hint = (ENV_PREFIX + near[0].upper() if style else near[0]) if near else None
+    raise StartupError(
+        f"Unknown setting {shown!r} {where}.",
+        fix=f"Did you mean {hint!r}?" if hint else "`qwen-openai config` lists all settings.",
+    )
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> StartupError:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "?"
+    where = origin.get(name, "default")
+    return StartupError(
+        f"The setting {name!r} (from {where}) is not usable: {first['msg']}.",
+        fix="`qwen-openai config` lists all settings with their meaning.",
+    )
