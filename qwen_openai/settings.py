@@ -1,8 +1,8 @@
-"""One frozen Settings, read once: flags beat environment, environment beats file, file beats default.
+"""One frozen Settings, read once: flags beat environment, that beats the file, that the default.
 
 A config file is flat TOML with the field names below; the environment uses `QWEN_OPENAI_` and the
-upper-cased field name. An unknown key anywhere is an error that names the nearest known one. Where a
-value came from is kept, for `qwen-openai config`.
+upper-cased field name. An unknown key anywhere is an error that names the nearest known one. Where
+a value came from is kept, for `qwen-openai config`. Knows nothing of what the settings steer.
 """
 
 import difflib
@@ -14,14 +14,48 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from qwen_openai.errors import StartupError
 
 ENV_PREFIX = "QWEN_OPENAI_"
-# Names with our prefix that are read elsewhere: the config file's path, and the tests' data folder.
-_OTHER_VARIABLES = frozenset({"QWEN_OPENAI_CONFIG", "QWEN_OPENAI_SHARED"})
+# Names with our prefix that are read elsewhere: the config file's path, the address that `chat` and
+# the examples call, and the tests' data folder.
+_OTHER_VARIABLES = frozenset({"QWEN_OPENAI_CONFIG", "QWEN_OPENAI_BASE_URL", "QWEN_OPENAI_SHARED"})
+
+# The fields in the order and under the headings in which help, `config` and the manual show them.
+GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Model", ("model", "served_model_name", "engine", "home", "offline")),
+    ("Address", ("host", "port", "api_key", "insecure_no_auth", "allowed_hosts", "docs")),
+    (
+        "Engine",
+        (
+            "context",
+            "slots",
+            "threads",
+            "batch_tokens",
+            "prompt_cache",
+            "prompt_cache_mib",
+            "default_max_tokens",
+            "stall_timeout",
+        ),
+    ),
+    ("Requests", ("queue_size", "max_n", "max_messages", "always_stream_usage")),
+    (
+        "Connections",
+        (
+            "max_body_bytes",
+            "header_timeout",
+            "body_timeout",
+            "write_timeout",
+            "keep_alive",
+            "limit_connections",
+            "drain_timeout",
+        ),
+    ),
+    ("Logs", ("log_level", "log_format")),
+)
 
 
 def _split(value: object) -> object:
@@ -33,18 +67,42 @@ def _split(value: object) -> object:
     )
 
 
+def _expand(value: object) -> object:
+    """Let `~` mean the home directory, as in a shell."""
+    return Path(value).expanduser() if isinstance(value, str | Path) else value
+
+
+def _bearer(key: SecretStr) -> SecretStr:
+    """Refuse a key that no Authorization header can carry; an empty one would admit everybody."""
+    value = key.get_secret_value()
+    if not value:
+        raise ValueError("the key is empty")
+    if not all("!" <= character <= "~" for character in value):
+        raise ValueError("a key is made of visible ASCII characters, without blanks")
+    return key
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Directory = Annotated[Path, BeforeValidator(_expand)]
+Key = Annotated[SecretStr, AfterValidator(_bearer)]
 
 
 class Settings(BaseSettings):
-    """Every setting of the gateway. Times are seconds, sizes bytes unless the name says otherwise."""
+    """Every setting. Times are seconds, sizes bytes unless the name says otherwise."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", enable_decoding=False
+        env_prefix=ENV_PREFIX,
+        frozen=True,
+        extra="forbid",
+        enable_decoding=False,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
     model: str = Field(
-        "qwen2.5-coder-0.5b", description="catalogue name, ModelScope id or local path"
+        "qwen2.5-coder-0.5b",
+        min_length=1,
+        description="catalogue name, ModelScope id or local path",
     )
     served_model_name: Names = Field(
         (), description="names clients may use; empty: the model's own"
@@ -52,10 +110,12 @@ class Settings(BaseSettings):
     engine: Literal["auto", "llamacpp", "fake"] = Field("auto", description="what runs the model")
 
     host: str = Field(
-        "127.0.0.1", description="address to listen on; others than loopback need a key"
+        "127.0.0.1",
+        min_length=1,
+        description="address to listen on; others than loopback need a key",
     )
     port: int = Field(6006, ge=0, le=65535, description="TCP port; 0 picks a free one")
-    api_key: SecretStr | None = Field(None, description="the Bearer key that clients must send")
+    api_key: Key | None = Field(None, description="the Bearer key that clients must send")
     insecure_no_auth: bool = Field(False, description="serve beyond loopback without a key")
     allowed_hosts: Names = Field((), description="Host header values to accept; empty: any")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
@@ -92,7 +152,9 @@ class Settings(BaseSettings):
     limit_connections: int = Field(2048, ge=1, description="open connections; more get 503")
     drain_timeout: float = Field(30, ge=0, description="time streams have to finish on SIGTERM")
 
-    home: Path | None = Field(None, description="where models are kept; empty: the user's cache")
+    home: Directory | None = Field(
+        None, description="where models are kept; empty: the user's cache"
+    )
     offline: bool = Field(False, description="never use the network")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level logged"
@@ -110,7 +172,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values as given: `load` has merged the sources, so that each value's origin is known."""
+        """Take values as given: `load` has merged the sources, and knows each value's origin."""
         return (init_settings,)
 
     def is_loopback(self) -> bool:
@@ -120,10 +182,29 @@ class Settings(BaseSettings):
         except ValueError:
             return self.host == "localhost"
 
+    def check_exposure(self) -> None:
+        """Raise StartupError where strangers could reach a server that asks for no key."""
+        if self.is_loopback() or self.api_key is not None or self.insecure_no_auth:
+            return
+        raise StartupError(
+            f"The host {self.host} can be reached from other machines and no API key is set.",
+            fix="Set QWEN_OPENAI_API_KEY, or allow everybody in with --insecure-no-auth.",
+        )
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable that sets a field."""
+    return ENV_PREFIX + name.upper()
+
+
+def flag_of(name: str) -> str:
+    """Return the command-line flag that sets a field."""
+    return "--" + name.replace("_", "-")
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and for each field where its value came from ("default" or a file, variable, flag)."""
+    """Settings, and where each value came from: "default", a file, a variable or a flag."""
 
     settings: Settings
     origin: Mapping[str, str]
@@ -152,7 +233,7 @@ def load(
     try:
         settings = Settings(**values)  # type: ignore[arg-type]  # validated by pydantic on the way in
     except ValidationError as error:
-        raise _explain(error, origin) from None
+        raise _explain(error, values, origin) from None
     return Loaded(settings, origin)
 
 
@@ -182,14 +263,15 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, tuple[object, str]]:
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
         _check_known(name, "in the environment", variable)
-        if value != "":
+        # Set but empty means not set, as in most programs; for the key that would open the door.
+        if value != "" or name == "api_key":
             found[name] = (value, variable)
     return found
 
 
 def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[object, str]]:
     return {
-        name: (value, "--" + name.replace("_", "-"))
+        name: (value, "MODEL" if name == "model" else flag_of(name))
         for name, value in flags.items()
         if value is not None
     }
@@ -199,19 +281,25 @@ def _check_known(name: str, where: str, shown: str) -> None:
     if name in Settings.model_fields:
         return
     near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.5)
-    style = shown.isupper()
-    hint = (ENV_PREFIX + near[0].upper() if style else near[0]) if near else None
+    hint = (variable_of(near[0]) if shown.isupper() else near[0]) if near else None
     raise StartupError(
         f"Unknown setting {shown!r} {where}.",
         fix=f"Did you mean {hint!r}?" if hint else "`qwen-openai config` lists all settings.",
     )
 
 
-def _explain(error: ValidationError, origin: Mapping[str, str]) -> StartupError:
-    first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else "?"
-    where = origin.get(name, "default")
+def _explain(
+    error: ValidationError, values: Mapping[str, object], origin: Mapping[str, str]
+) -> StartupError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = str(first["loc"][0])
+    given = "what it is" if name == "api_key" else repr(values[name])
+    reason = _lower_first(first["msg"].removeprefix("Value error, "))
     return StartupError(
-        f"The setting {name!r} (from {where}) is not usable: {first['msg']}.",
-        fix="`qwen-openai config` lists all settings with their meaning.",
+        f"The setting {name!r} cannot be {given} (from {origin[name]}): {reason}.",
+        fix=f"Its meaning: {Settings.model_fields[name].description}.",
     )
+
+
+def _lower_first(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
