@@ -1,0 +1,105 @@
+"""The application: endpoints, middleware and the OpenAPI page, put together.
+
+`create_app` takes an engine that has been started; it neither starts nor stops it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.routing import Route
+
+from qwen_openai import __version__
+from qwen_openai.engines.base import Engine
+from qwen_openai.protocol.chat import ChatRequest
+from qwen_openai.protocol.legacy import LegacyRequest
+from qwen_openai.routes.chat import ChatCompletions
+from qwen_openai.routes.gateway import Gateway
+from qwen_openai.routes.info import ListModels, Live, Ready, RetrieveModel
+from qwen_openai.routes.legacy import LegacyChat
+from qwen_openai.routes.middleware import Envelope, HostCheck, KeyCheck
+from qwen_openai.settings import Settings
+
+_SUMMARIES = {
+    "/v1/chat/completions": "Answer a conversation, whole or as a stream",
+    "/v1/models": "List the models that this server answers as",
+    "/v1/models/{model}": "Describe one model",
+    "/": "The original tutorial's chat route",
+    "/health/live": "Whether the process answers",
+    "/health/ready": "Whether a request sent now would be taken",
+}
+_BODIES: dict[str, type[BaseModel]] = {"/v1/chat/completions": ChatRequest, "/": LegacyRequest}
+
+
+def create_app(settings: Settings, engine: Engine) -> FastAPI:
+    """Build the ASGI application for a started engine.
+
+    The endpoints are plain ASGI applications and not FastAPI functions: they stream, they watch
+    for disconnects and they validate by themselves, all of which FastAPI's wrapping would undo.
+    """
+    gateway = Gateway(settings, engine)
+    app = FastAPI(
+        title="qwen-openai",
+        version=__version__,
+        description="OpenAI-compatible chat API for Qwen.",
+        docs_url="/docs" if settings.docs else None,
+        openapi_url="/openapi.json" if settings.docs else None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.gateway = gateway
+    app.router.routes.extend(
+        [
+            Route("/v1/chat/completions", ChatCompletions(gateway), methods=["POST"]),
+            Route("/v1/models", ListModels(gateway), methods=["GET"]),
+            Route("/v1/models/{model:path}", RetrieveModel(gateway), methods=["GET"]),
+            Route("/", LegacyChat(gateway), methods=["POST"]),
+            Route("/health/live", Live(), methods=["GET"]),
+            Route("/health/ready", Ready(gateway), methods=["GET"]),
+        ]
+    )
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    # The last one added is the outermost.
+    app.add_middleware(KeyCheck, key=key)
+    app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
+    app.add_middleware(Envelope)
+    app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def _openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    def build() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            modes = [(model, "validation") for model in _BODIES.values()]
+            _, schemas = models_json_schema(
+                modes,  # type: ignore[arg-type]  # a list of pairs; its literal is not inferred
+                ref_template="#/components/schemas/{model}",
+            )
+            document["components"] = {"schemas": schemas.get("$defs", {})}
+            for path, summary in _SUMMARIES.items():
+                document["paths"][path] = _operation(path, summary)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    return build
+
+
+def _operation(path: str, summary: str) -> dict[str, Any]:
+    operation: dict[str, Any] = {"summary": summary, "responses": {"200": {"description": "OK"}}}
+    if "{model}" in path:
+        operation["parameters"] = [
+            {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
+    body = _BODIES.get(path)
+    if body is None:
+        return {"get": operation}
+    reference = {"$ref": f"#/components/schemas/{body.__name__}"}
+    operation["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": reference}},
+    }
+    return {"post": operation}

@@ -1,0 +1,143 @@
+"""The service: admission, then the engine, then the parser chain, as one stream of events.
+
+The only module that knows this order. It fans a request for n answers out into n single-choice
+jobs, and it looks at the first real event before anybody sends headers, so that an early failure
+keeps its true HTTP status. No HTTP, no wire shapes.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+
+from qwen_openai.core import Event, Finish, Job, Started
+from qwen_openai.engines.base import Engine
+from qwen_openai.gateway.admission import Admission, Ticket
+from qwen_openai.parsing.chain import Chain
+
+# Events of a fanned-out request that may wait for a slow reader before its choices pause.
+_MERGE_BUFFER = 64
+
+
+class Opened:
+    """A stream whose first real event has arrived.
+
+    ``changes`` is everything that adapter and engine altered. Iterate it once; always `aclose` it.
+    """
+
+    __slots__ = ("_events", "_seen", "changes")
+
+    def __init__(
+        self, changes: tuple[str, ...], seen: list[Event], events: AsyncGenerator[Event, None]
+    ) -> None:
+        self.changes = changes
+        self._seen = seen
+        self._events = events
+
+    async def __aiter__(self) -> AsyncGenerator[Event, None]:
+        for event in self._seen:
+            yield event
+        async for event in self._events:
+            yield event
+
+    async def aclose(self) -> None:
+        """Cancel what is left of the work. Twice does no harm."""
+        await self._events.aclose()
+
+
+class ChatService:
+    """Runs jobs on one engine, `Admission` in front of it."""
+
+    def __init__(self, engine: Engine, *, queue_size: int) -> None:
+        self.engine = engine
+        self._slot_seconds = 5.0
+        self.admission = Admission(
+            engine.info().slots, queue_size, expected_seconds=lambda: self._slot_seconds
+        )
+
+    async def open(self, job: Job) -> Opened:
+        """Start a job and wait for its first Text or Finish.
+
+        Raises every ApiError that can happen before it: Overloaded, EngineUnavailable,
+        ContextLengthExceeded, EngineFailed.
+        """
+        events = self.stream(job)
+        seen: list[Event] = []
+        changes = job.changes
+        try:
+            async for event in events:
+                seen.append(event)
+                if not isinstance(event, Started):
+                    break
+                changes += tuple(change for change in event.changes if change not in changes)
+        except BaseException:
+            await events.aclose()
+            raise
+        return Opened(changes, seen, events)
+
+    def stream(self, job: Job) -> AsyncGenerator[Event, None]:
+        """All events of all choices of a job. Closing the generator cancels the work.
+
+        Raises Overloaded here and now when the queue is full.
+        """
+        tickets = self.admission.enter(job.n)
+        if job.n == 1:
+            return self._choice(job, tickets[0])
+        jobs = [replace(job, choice=index) for index in range(job.n)]
+        return _merge([self._choice(*pair) for pair in zip(jobs, tickets, strict=True)], tickets)
+
+    async def _choice(self, job: Job, ticket: Ticket) -> AsyncGenerator[Event, None]:
+        begun = 0.0
+        try:
+            await ticket.granted()
+            begun = time.monotonic()
+            chain = Chain(job)
+            async with aclosing(self.engine.generate(job)) as events:
+                async for event in events:
+                    for refined in chain.feed(event):
+                        yield refined
+                        if isinstance(refined, Finish):
+                            return
+        finally:
+            ticket.release()
+            if begun:
+                self._slot_seconds += (time.monotonic() - begun - self._slot_seconds) * 0.2
+
+
+async def _merge(
+    streams: list[AsyncGenerator[Event, None]], tickets: list[Ticket]
+) -> AsyncGenerator[Event, None]:
+    """Interleave streams as their events come; the first failure ends all of them."""
+    queue: asyncio.Queue[Event | BaseException | None] = asyncio.Queue(_MERGE_BUFFER)
+    tasks = [asyncio.create_task(_pump(stream, queue)) for stream in streams]
+    try:
+        open_streams = len(tasks)
+        while open_streams:
+            item = await queue.get()
+            if item is None:
+                open_streams -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # A stream that never ran has not released its own ticket.
+        for ticket in tickets:
+            ticket.release()
+
+
+async def _pump(
+    stream: AsyncIterator[Event], queue: "asyncio.Queue[Event | BaseException | None]"
+) -> None:
+    try:
+        async with aclosing(stream) as events:  # type: ignore[type-var]
+            async for event in events:
+                await queue.put(event)
+    except Exception as error:  # noqa: BLE001  # handed to the consumer, which raises it
+        await queue.put(error)
+    else:
+        await queue.put(None)

@@ -1,0 +1,45 @@
+"""What every endpoint needs of the running gateway, in one value."""
+
+import time
+from collections.abc import Sequence
+
+from qwen_openai.adapter.limits import Limits
+from qwen_openai.chat import ChatService
+from qwen_openai.engines.base import Engine, Health
+from qwen_openai.errors import ModelNotFound
+from qwen_openai.families import Family, family_of
+from qwen_openai.settings import Settings
+
+
+class Gateway:
+    """The service and the names it answers to. One per application."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        info = engine.info()
+        self.settings = settings
+        self.service = ChatService(engine, queue_size=settings.queue_size)
+        self.family: Family = family_of(info.model)
+        self.model_names: Sequence[str] = settings.served_model_name or (info.model,)
+        self.created = int(time.time())
+        self.limits = Limits(max_n=settings.max_n, max_messages=settings.max_messages)
+        self.draining = False
+
+    def check_model(self, name: str) -> None:
+        """Raise ModelNotFound, with the names that exist, unless ``name`` is one of them."""
+        if name not in self.model_names:
+            known = ", ".join(repr(known) for known in self.model_names)
+            shown = repr(name[:80])
+            raise ModelNotFound(
+                f"The model {shown} does not exist here. Available: {known}.", param="model"
+            )
+
+    def health(self) -> Health:
+        """Whether a request sent now would be taken."""
+        if self.draining:
+            return Health(False, "The server is shutting down.")
+        return self.service.engine.health()
+
+    def drain(self) -> None:
+        """Stop taking requests; those that run go on."""
+        self.draining = True
+        self.service.admission.close("The server is shutting down. Send the request again later.")

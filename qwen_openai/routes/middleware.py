@@ -1,0 +1,196 @@
+"""Pure ASGI middleware: identity and timing of a request, its failures, its right to come in.
+
+From the outside in: `Envelope` (request id, timing headers, errors as bodies, the log line),
+`HostCheck`, `KeyCheck`. Decisions look at `scope["path"]` alone, never at a URL built from headers.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import time
+import uuid
+from collections.abc import Sequence
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from qwen_openai.core import Usage
+from qwen_openai.errors import (
+    ApiError,
+    AuthenticationFailed,
+    EngineFailed,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+)
+from qwen_openai.observe.logs import printable
+from qwen_openai.responses.errors import error_body, legacy_error_body
+from qwen_openai.routes.disconnect import ClientLeft
+from qwen_openai.routes.respond import send_json
+
+OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+_REQUEST_ID = re.compile(rb"[\w-]{1,128}", re.ASCII)
+
+
+def _header(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for key, value in scope["headers"] if key == name]
+
+
+class Envelope:
+    """Gives every response its request id and time, and every failure its body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._log = structlog.get_logger("qwen_openai.access")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        given = _header(scope, b"x-request-id")
+        fits = len(given) == 1 and _REQUEST_ID.fullmatch(given[0])
+        request_id = given[0] if fits else f"req_{uuid.uuid4().hex}".encode()
+        status = 0
+
+        async def stamped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                elapsed = int((time.perf_counter() - begun) * 1000)
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id),
+                    (b"openai-processing-ms", str(elapsed).encode()),
+                ]
+            await send(message)
+
+        try:
+            status = await self._guard(scope, receive, stamped) or status
+        finally:
+            self._write_log(scope, status, request_id, time.perf_counter() - begun)
+
+    async def _guard(self, scope: Scope, receive: Receive, send: Send) -> int | None:
+        """Run the application; return a status only where none was sent."""
+        try:
+            await self._app(scope, receive, send)
+        except ClientLeft:
+            return 499
+        except ApiError as error:
+            await self._answer(scope, send, error)
+        except HTTPException as error:
+            await self._answer(scope, send, _from_router(scope, error))
+        except asyncio.CancelledError:
+            # The server cancels its tasks when the drain time is over; the answer was sent.
+            return 499
+        except Exception:  # noqa: BLE001  # the HTTP edge: whatever it was, the client gets a body
+            self._log.exception("request failed", request_id=scope.get("path"))
+            oops = EngineFailed(
+                "Something broke inside the server; its log has the details under this request id.",
+                code="internal_error",
+            )
+            await self._answer(scope, send, oops)
+        return None
+
+    async def _answer(self, scope: Scope, send: Send, error: ApiError) -> None:
+        legacy = scope["path"] == "/"
+        body = legacy_error_body(error) if legacy else error_body(error)
+        headers = error.headers()
+        if error.status in (408, 413):
+            # What the client is still sending must not be taken for its next request.
+            headers["connection"] = "close"
+        await send_json(send, body, status=error.status, headers=headers)
+
+    def _write_log(self, scope: Scope, status: int, request_id: bytes, seconds: float) -> None:
+        usage: Usage | None = scope.get("qwen_openai.usage")
+        tokens = (
+            {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+            if usage
+            else {}
+        )
+        self._log.info(
+            "request",
+            method=scope["method"],
+            path=printable(scope["path"]),
+            status=status,
+            ms=round(seconds * 1000, 1),
+            request_id=request_id.decode(),
+            **tokens,
+        )
+
+
+def _from_router(scope: Scope, error: HTTPException) -> ApiError:
+    path = printable(scope["path"], 80)
+    if error.status_code == 404:
+        return NotFound(
+            f"There is nothing at {path}. The API is at /v1/chat/completions and POST /; "
+            "/docs lists all paths."
+        )
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        return MethodNotAllowed(
+            f"{scope['method']} is not allowed at {path}; use {allow}.", allow=allow
+        )
+    return InvalidRequest(str(error.detail))
+
+
+class HostCheck:
+    """Accepts only the configured Host values; with none configured, all of them.
+
+    It stops a page of another site from reaching a server on this machine by DNS rebinding.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
+        self._app = app
+        self._allowed = frozenset(host.lower().encode() for host in allowed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._allowed:
+            hosts = _header(scope, b"host")
+            bare = hosts[0].lower().rsplit(b":", 1)[0] if len(hosts) == 1 else b""
+            if len(hosts) != 1 or not {bare, hosts[0].lower()} & self._allowed:
+                raise InvalidRequest(
+                    "This server does not answer under that host name. "
+                    "Add it to the allowed_hosts setting if it should.",
+                    code="unknown_host",
+                )
+        await self._app(scope, receive, send)
+
+
+class KeyCheck:
+    """Asks for the one Bearer key on every path but health; with none configured, lets all in."""
+
+    def __init__(self, app: ASGIApp, key: str | None) -> None:
+        self._app = app
+        self._digest = hashlib.sha256(key.encode()).digest() if key is not None else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            scope["type"] == "http"
+            and self._digest is not None
+            and scope["path"] not in OPEN_PATHS
+        ):
+            self._check(scope, self._digest)
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope, digest: bytes) -> None:
+        given = _header(scope, b"authorization")
+        if not given:
+            in_query = re.search(rb"(?:^|&)(?:api_?)?key=", scope["query_string"])
+            raise AuthenticationFailed(
+                "A key in the URL is not accepted. Send it in the Authorization header: "
+                "'Authorization: Bearer KEY'."
+                if in_query
+                else "No API key was given. Send it in the Authorization header: "
+                "'Authorization: Bearer KEY'."
+            )
+        scheme, _, key = given[0].partition(b" ")
+        # Hashing first makes the comparison's time independent of the key's length and content.
+        same = hmac.compare_digest(hashlib.sha256(key).digest(), digest)
+        if len(given) != 1 or scheme != b"Bearer" or not same:
+            raise AuthenticationFailed(
+                "The API key is not valid. Send the key that this server was started with "
+                "(QWEN_OPENAI_API_KEY) as 'Authorization: Bearer KEY'."
+            )

@@ -1,0 +1,67 @@
+"""The two ways to answer: a JSON body, or a stream of server-sent events. Plain ASGI.
+
+sse-starlette is not used: it replaces uvicorn's signal handler when imported and ends running
+streams at SIGTERM, where ours must drain; and it costs several times as much for each event
+(`bench/sse.py`, figures in docs/benchmarks.md).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+
+import orjson
+from starlette.types import Send
+
+from qwen_openai.errors import ApiError, EngineUnavailable
+from qwen_openai.responses.errors import error_body
+from qwen_openai.sse import DONE, frame
+
+_JSON_TYPE = (b"content-type", b"application/json")
+_STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+def _encode(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+
+
+async def send_json(
+    send: Send, body: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> None:
+    """Send ``body`` as the whole response."""
+    content = orjson.dumps(body)
+    raw = [_JSON_TYPE, (b"content-length", str(len(content)).encode()), *_encode(headers)]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def send_events(
+    send: Send, frames: AsyncGenerator[bytes, None], *, headers: Mapping[str, str] | None = None
+) -> None:
+    """Send frames as they come, then ``[DONE]``.
+
+    The status is 200 from the first byte on, so a failure becomes an error event (which the openai
+    SDK raises as APIError), and so does the end of the server's drain time.
+    """
+    raw = [*_STREAM_HEADERS, *_encode(headers)]
+    await send({"type": "http.response.start", "status": 200, "headers": raw})
+    try:
+        async for data in frames:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        closing = DONE
+    except ApiError as error:
+        closing = frame(error_body(error)) + DONE
+    except asyncio.CancelledError:
+        # Either the client left, and this goes nowhere, or the server's drain time is over.
+        stopped = EngineUnavailable("The server is shutting down and ended this stream.")
+        await send(_last(frame(error_body(stopped)) + DONE))
+        raise
+    finally:
+        await frames.aclose()
+    await send(_last(closing))
+
+
+def _last(data: bytes) -> dict[str, object]:
+    return {"type": "http.response.body", "body": data, "more_body": False}
