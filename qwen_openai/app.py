@@ -10,6 +10,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from qwen_openai import __version__
@@ -51,6 +54,8 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.gateway = gateway
+    # The router's 404 and 405 go on to Envelope, which knows our bodies.
+    app.add_exception_handler(HTTPException, _pass_on)
     app.router.routes.extend(
         [
             Route("/v1/chat/completions", ChatCompletions(gateway), methods=["POST"]),
@@ -68,6 +73,10 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
     app.add_middleware(Envelope)
     app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+async def _pass_on(_: Request, error: Exception) -> Response:
+    raise error
 
 
 def _openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:

@@ -21,6 +21,7 @@ from qwen_openai.errors import (
     ApiError,
     AuthenticationFailed,
     EngineFailed,
+    EngineUnavailable,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
@@ -59,6 +60,7 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                scope["qwen_openai.begun"] = True
                 elapsed = int((time.perf_counter() - begun) * 1000)
                 message["headers"] = [
                     *message["headers"],
@@ -83,10 +85,12 @@ class Envelope:
         except HTTPException as error:
             await self._answer(scope, send, _from_router(scope, error))
         except asyncio.CancelledError:
-            # The server cancels its tasks when the drain time is over; the answer was sent.
-            return 499
+            # The server cancels its tasks when the drain time is over. A stream has said so itself.
+            if not scope.get("qwen_openai.begun"):
+                gone = EngineUnavailable("The server is shutting down. Send the request again.")
+                await self._answer(scope, send, gone)
         except Exception:  # noqa: BLE001  # the HTTP edge: whatever it was, the client gets a body
-            self._log.exception("request failed", request_id=scope.get("path"))
+            self._log.exception("request failed", path=printable(scope["path"]))
             oops = EngineFailed(
                 "Something broke inside the server; its log has the details under this request id.",
                 code="internal_error",

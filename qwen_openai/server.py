@@ -1,0 +1,198 @@
+"""Serving: the socket, uvicorn, signals and the drain. Nothing of requests or models.
+
+The first SIGTERM or SIGINT stops new work and lets streams finish within `drain_timeout`; a second
+one stops at once. The engine is closed last.
+"""
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import psutil
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from qwen_openai.app import create_app
+from qwen_openai.engines.base import Engine
+from qwen_openai.errors import StartupError, Unavailable
+from qwen_openai.http_protocol import limited
+from qwen_openai.responses.errors import error_body
+from qwen_openai.routes.gateway import Gateway
+from qwen_openai.routes.respond import send_json
+from qwen_openai.settings import Settings
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Open the listening socket.
+
+    Raises StartupError that names the process holding the port where it can be seen.
+    """
+    host, port = settings.host, settings.port
+    try:
+        address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror:
+        raise StartupError(
+            f"The host {host!r} is not an address of this machine.",
+            fix="Use --host 127.0.0.1 for this machine only, or --host 0.0.0.0 for all interfaces.",
+        ) from None
+    sock = socket.socket(address[0], socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address[4])
+    except OSError as error:
+        sock.close()
+        raise _explain(error, host, port) from None
+    sock.listen(1024)
+    sock.setblocking(False)
+    return sock
+
+
+def _explain(error: OSError, host: str, port: int) -> StartupError:
+    if error.errno == errno.EADDRINUSE:
+        holder = _holder(port)
+        by = f" by {holder}" if holder else ""
+        return StartupError(
+            f"Port {port} on {host} is in use{by}.",
+            fix=f"Stop it, or choose another port: --port {port + 1 if port < 65535 else 6007}.",
+        )
+    if error.errno == errno.EACCES:
+        return StartupError(
+            f"Port {port} needs more rights than this user has.", fix="Use a port above 1023."
+        )
+    return StartupError(
+        f"The address {host}:{port} cannot be used: {error.strerror}.",
+        fix="Use --host 127.0.0.1, or an address of this machine.",
+    )
+
+
+def _holder(port: int) -> str | None:
+    """Process id and command line of whoever listens on ``port``, where we may see it."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections(kind="tcp"):
+            listening = connection.status == psutil.CONN_LISTEN
+            if listening and connection.laddr and connection.laddr.port == port and connection.pid:
+                command = " ".join(psutil.Process(connection.pid).cmdline())[:120]
+                return f"process {connection.pid} ({command})"
+    return None
+
+
+async def serve(
+    settings: Settings,
+    engine: Engine,
+    *,
+    sock: socket.socket | None = None,
+    on_ready: Callable[[int], None] | None = None,
+) -> None:
+    """Serve a started engine until a signal; close the engine at the end.
+
+    ``on_ready`` is called with the port once connections are accepted.
+    """
+    sock = sock or bind(settings)
+    app = create_app(settings, engine)
+    server = Server(settings, app, app.state.gateway)
+    try:
+        await server.serve_on(sock, on_ready)
+    finally:
+        await engine.aclose()
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our signals: the second one of any kind ends the drain."""
+
+    def __init__(self, settings: Settings, app: ASGIApp, gateway: Gateway) -> None:
+        self._gateway = gateway
+        config = uvicorn.Config(
+            _ConnectionLimit(app, self._connections, settings.limit_connections),
+            http=limited(settings.header_timeout, settings.write_timeout),
+            ws="none",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=int(settings.keep_alive) or 1,
+            timeout_graceful_shutdown=None,
+            backlog=1024,
+        )
+        # uvicorn's annotation is int; fractions of a second matter to tests and to impatience.
+        config.timeout_graceful_shutdown = settings.drain_timeout  # type: ignore[assignment]
+        super().__init__(config)
+
+    def _connections(self) -> int:
+        return len(self.server_state.connections)
+
+    async def serve_on(self, sock: socket.socket, on_ready: Callable[[int], None] | None) -> None:
+        """Serve on a bound socket until told to stop."""
+        port = int(sock.getsockname()[1])
+        with self.capture_signals():
+            serving = asyncio.create_task(self._serve([sock]))
+            try:
+                while not self.started and not serving.done():
+                    await asyncio.sleep(0.005)
+                if on_ready is not None and not serving.done():
+                    on_ready(port)
+                await serving
+            finally:
+                await self._end_tasks()
+
+    def stop(self) -> None:
+        """What a signal does: the first call begins the drain, the second ends it."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+        self._gateway.drain()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.stop()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Unlike uvicorn's, it does not raise the signal again afterwards: a finished drain is
+        # a success, and the engine is still to be closed.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def _end_tasks(self) -> None:
+        """End requests that outlived the drain; each gets a moment to tell its client."""
+        tasks = set(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=0.5)
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.close()
+
+
+class _ConnectionLimit:
+    """Answers 503 while too many connections are open; health stays reachable."""
+
+    def __init__(self, app: ASGIApp, connections: Callable[[], int], limit: int) -> None:
+        self._app = app
+        self._connections = connections
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._connections() > self._limit and not scope["path"].startswith("/health/"):
+            full = Unavailable("Too many connections are open. Send the request again later.")
+            headers = {**full.headers(), "connection": "close"}
+            await send_json(send, error_body(full), status=503, headers=headers)
+            return
+        await self._app(scope, receive, send)
