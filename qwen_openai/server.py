@@ -36,9 +36,9 @@ def bind(settings: Settings) -> socket.socket:
     """
     host, port = settings.host, settings.port
     try:
-        address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
     except socket.gaierror:
         raise StartupError(
             f"The host {host!r} is not an address of this machine.",
@@ -110,6 +110,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, settings: Settings, app: ASGIApp, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_ready: Callable[[int], None] | None = None
         config = uvicorn.Config(
             _ConnectionLimit(app, self._connections, settings.limit_connections),
             http=limited(settings.header_timeout, settings.write_timeout),
@@ -133,22 +135,26 @@ class Server(uvicorn.Server):
 
     async def serve_on(self, sock: socket.socket, on_ready: Callable[[int], None] | None) -> None:
         """Serve on a bound socket until told to stop."""
-        port = int(sock.getsockname()[1])
+        self._loop = asyncio.get_running_loop()
+        self._on_ready = on_ready
         with self.capture_signals():
-            serving = asyncio.create_task(self._serve([sock]))
             try:
-                while not self.started and not serving.done():
-                    await asyncio.sleep(0.005)
-                if on_ready is not None and not serving.done():
-                    on_ready(port)
-                await serving
+                await self._serve([sock])
             finally:
                 await self._end_tasks()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start accepting, then say so."""
+        await super().startup(sockets)
+        if self._on_ready is not None and sockets:
+            self._on_ready(int(sockets[0].getsockname()[1]))
 
     def stop(self) -> None:
         """What a signal does: the first call begins the drain, the second ends it."""
         if self.should_exit:
             self.force_exit = True
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._cancel_tasks)
         self.should_exit = True
         self._gateway.drain()
 
@@ -169,11 +175,15 @@ class Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    async def _end_tasks(self) -> None:
-        """End requests that outlived the drain; each gets a moment to tell its client."""
+    def _cancel_tasks(self) -> set[asyncio.Task[None]]:
         tasks = set(self.server_state.tasks)
         for task in tasks:
             task.cancel()
+        return tasks
+
+    async def _end_tasks(self) -> None:
+        """End requests that outlived the drain; each gets a moment to tell its client."""
+        tasks = self._cancel_tasks()
         if tasks:
             await asyncio.wait(tasks, timeout=0.5)
         for connection in list(self.server_state.connections):

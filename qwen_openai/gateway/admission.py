@@ -14,18 +14,21 @@ from qwen_openai.errors import EngineUnavailable, Overloaded
 class Ticket:
     """A place in the queue that becomes a slot. Release it in a `finally`; twice does no harm."""
 
-    __slots__ = ("_admission", "_granted", "_number", "_waiter")
+    __slots__ = ("_admission", "_granted", "_number", "_refused", "_waiter")
 
     def __init__(self, admission: "Admission", number: int) -> None:
         self._admission = admission
         self._number = number
         self._granted = False
+        self._refused: str | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     async def granted(self) -> None:
         """Wait until the slot is ours. Raises EngineUnavailable when the gateway closes first."""
         if self._granted:
             return
+        if self._refused is not None:
+            raise EngineUnavailable(self._refused, retry_after=5)
         self._waiter = asyncio.get_running_loop().create_future()
         await self._waiter
 
@@ -85,6 +88,7 @@ class Admission:
         self._closed = reason
         while self._waiting:
             _, ticket = self._waiting.popitem(last=False)
+            ticket._refused = reason
             if ticket._waiter is not None and not ticket._waiter.done():
                 ticket._waiter.set_exception(EngineUnavailable(reason, retry_after=5))
 

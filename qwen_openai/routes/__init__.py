@@ -1,1 +1,1 @@
-"""HTTP endpoints and middleware: each endpoint is a wire model on the left and a renderer on the right."""
+"""HTTP endpoints and middleware: a wire model on the left, a renderer on the right."""

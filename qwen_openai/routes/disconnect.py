@@ -13,7 +13,7 @@ from starlette.types import Receive
 _T = TypeVar("_T")
 
 
-class ClientLeft(Exception):  # noqa: N818  # a fact, not an error: nobody is there to be told
+class ClientLeft(Exception):
     """The client closed the connection before it had its answer."""
 
 

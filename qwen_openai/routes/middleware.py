@@ -171,11 +171,7 @@ class KeyCheck:
         self._digest = hashlib.sha256(key.encode()).digest() if key is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] == "http"
-            and self._digest is not None
-            and scope["path"] not in OPEN_PATHS
-        ):
+        if scope["type"] == "http" and self._digest is not None and scope["path"] not in OPEN_PATHS:
             self._check(scope, self._digest)
         await self._app(scope, receive, send)
 

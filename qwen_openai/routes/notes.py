@@ -11,7 +11,7 @@ CHANGED_HEADER = "x-qwen-openai-changed"
 
 
 def note_headers(changes: Sequence[str], ignored: Sequence[str]) -> dict[str, str]:
-    """Response headers for what was altered (phrases, ``; `` between) and ignored (names, ``, ``)."""
+    """Response headers: phrases of what was altered, names of what was ignored."""
     headers: dict[str, str] = {}
     if ignored:
         headers[IGNORED_HEADER] = ", ".join(ignored)

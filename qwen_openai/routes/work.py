@@ -11,9 +11,7 @@ _T = TypeVar("_T")
 _INLINE_BYTES = 16 * 1024
 
 
-async def off_loop(
-    size: int, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
-) -> _T:
+async def off_loop(size: int, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Run ``work`` here when ``size`` (bytes of input) is small, else in a worker thread."""
     if size <= _INLINE_BYTES:
         return work(*args, **kwargs)
