@@ -1,0 +1,36 @@
+"""Fixtures for the whole suite."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+_KEPT = {"QWEN_OPENAI_HOME", "QWEN_OPENAI_SHARED"}
+
+# A shared machine's pauses are not failures of a property.
+hypothesis_settings.register_profile("suite", deadline=None)
+hypothesis_settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No setting of the person who runs the tests reaches them."""
+    for name in list(os.environ):
+        if name.startswith("QWEN_OPENAI_") and name not in _KEPT:
+            monkeypatch.delenv(name)
+    yield
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden data and specifications; skips when absent, fails under CI."""
+    root = Path(__file__).parent.parent
+    folder = (root / os.environ.get("QWEN_OPENAI_SHARED", "../shared")).resolve()
+    if not folder.is_dir():
+        reason = f"no shared data at {folder} (set QWEN_OPENAI_SHARED)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder

@@ -1,0 +1,159 @@
+"""Live servers for tests: the real server on a real socket, in this loop or in a thread."""
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from qwen_openai.app import create_app
+from qwen_openai.engines.base import Engine
+from qwen_openai.routes.gateway import Gateway
+from qwen_openai.server import Server, bind
+from qwen_openai.settings import Settings
+
+
+def make_settings(**values: Any) -> Settings:
+    """Settings for a test: a free port, nothing from the environment."""
+    return Settings(**{"port": 0, **values})
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A server that runs. ``gateway`` and ``server`` belong to its loop."""
+
+    port: int
+    server: Server
+    gateway: Gateway
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        """What an openai client takes."""
+        return f"{self.url}/v1"
+
+
+@asynccontextmanager
+async def live(engine: Engine, **values: Any) -> AsyncIterator[Live]:
+    """Serve an engine in the test's own loop, so that the test may hold its gates."""
+    settings = make_settings(**values)
+    await engine.start()
+    app = create_app(settings, engine)
+    server = Server(settings, app, app.state.gateway)
+    ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(server.serve_on(bind(settings), ready.set_result))
+    try:
+        yield Live(await ready, server, app.state.gateway)
+    finally:
+        server.stop()
+        server.stop()
+        await serving
+        await engine.aclose()
+
+
+@contextmanager
+def threaded(make_engine: Callable[[], Engine], **values: Any) -> Iterator[Live]:
+    """Serve an engine in a thread of its own, for blocking clients and raw sockets."""
+    started: "threading.Event" = threading.Event()
+    finish: list[Callable[[], None]] = []
+    running: list[Live] = []
+    failure: list[BaseException] = []
+
+    async def run() -> None:
+        async with live(make_engine(), **values) as server:
+            done = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            finish.append(lambda: loop.call_soon_threadsafe(done.set) and None)
+            running.append(server)
+            started.set()
+            await done.wait()
+
+    def main() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            failure.append(error)
+            raise
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=main, name="live-server")
+    thread.start()
+    try:
+        started.wait(120)
+        if failure:
+            raise RuntimeError("the live server did not start") from failure[0]
+        yield running[0]
+    finally:
+        for end in finish:
+            end()
+        thread.join(30)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def call(
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | object | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """One request on its own connection; a body that is not bytes is sent as JSON."""
+    content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    sent = {"content-type": "application/json"} if content is not None else {}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, content, {**sent, **(headers or {})})
+        response = connection.getresponse()
+        read = response.read()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, read)
+    finally:
+        connection.close()
+
+
+def raw(port: int, data: bytes, *, timeout: float = 20) -> bytes:
+    """Send bytes, and return all that comes back until the server closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
+        connection.sendall(data)
+        received = bytearray()
+        while True:
+            try:
+                part = connection.recv(65536)
+            except ConnectionResetError:
+                break
+            if not part:
+                break
+            received += part
+    return bytes(received)
+
+
+def parse_answers(data: bytes) -> list[Answer]:
+    """All HTTP/1.1 responses in a byte string; each must have a length or be the last one."""
+    answers = []
+    while data:
+        head, _, rest = data.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in lines[1:])
+        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        length = int(headers.get("content-length", len(rest)))
+        answers.append(Answer(int(lines[0].split()[1]), headers, rest[:length]))
+        data = rest[length:]
+    return answers
