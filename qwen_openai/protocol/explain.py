@@ -1,0 +1,68 @@
+"""Pydantic's errors to one error of ours, in plain words. Knows pydantic, no single endpoint.
+
+What a field accepts is a table of texts keyed by path: "temperature", "messages[].content",
+"stop[]". The error names the deepest place that the table knows, so that no key of the caller's
+own making gets into `param`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from qwen_openai.errors import InvalidRequest
+from qwen_openai.protocol.shown import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a body: the place as the caller wrote it (`messages[2].role`), its key in
+    the table (`messages[].role`), the value there, and whether it is absent."""
+
+    param: str
+    key: str
+    value: object
+    missing: bool
+
+    def to_error(self, accepts: Mapping[str, str]) -> InvalidRequest:
+        """Return the 400 that says what the place accepts and what it got."""
+        if self.missing:
+            message = f"{self.param} is required: {accepts[self.key]}."
+        else:
+            message = f"{self.param} must be {accepts[self.key]}, got {shown(self.value)}."
+        return InvalidRequest(message, param=self.param)
+
+
+def find_fault(
+    error: ValidationError, body: dict[str, object], accepts: Mapping[str, str]
+) -> Fault:
+    """Return the first fault. Of a union's branches the one that matched deepest tells it."""
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    first = errors[0]["loc"][0]
+    faults = [_locate(each["loc"], body, accepts) for each in errors if each["loc"][0] == first]
+    return max(faults, key=lambda fault: len(fault.key))
+
+
+def _locate(
+    location: tuple[int | str, ...], body: dict[str, object], accepts: Mapping[str, str]
+) -> Fault:
+    """Follow a location through the body; steps that name union branches match nothing."""
+    fault = Fault(param="", key="", value=body, missing=False)
+    for step in location:
+        if isinstance(step, int):
+            if not isinstance(fault.value, list):
+                continue
+            param, key = f"{fault.param}[{step}]", f"{fault.key}[]"
+            missing = step >= len(fault.value)
+            value = None if missing else fault.value[step]
+        else:
+            if not isinstance(fault.value, dict):
+                continue
+            dot = "." if fault.param else ""
+            param, key = f"{fault.param}{dot}{step}", f"{fault.key}{dot}{step}"
+            missing = step not in fault.value
+            value = fault.value.get(step)
+        if key not in accepts:
+            break
+        fault = Fault(param, key, value, missing)
+    return fault
