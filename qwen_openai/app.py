@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from qwen_openai import __version__
 from qwen_openai.engines.base import Engine
@@ -58,12 +59,12 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
     app.add_exception_handler(HTTPException, _pass_on)
     app.router.routes.extend(
         [
-            Route("/v1/chat/completions", ChatCompletions(gateway), methods=["POST"]),
-            Route("/v1/models", ListModels(gateway), methods=["GET"]),
-            Route("/v1/models/{model:path}", RetrieveModel(gateway), methods=["GET"]),
-            Route("/", LegacyChat(gateway), methods=["POST"]),
-            Route("/health/live", Live(), methods=["GET"]),
-            Route("/health/ready", Ready(gateway), methods=["GET"]),
+            _route("/v1/chat/completions", "POST", ChatCompletions(gateway)),
+            _route("/v1/models", "GET", ListModels(gateway)),
+            _route("/v1/models/{model:path}", "GET", RetrieveModel(gateway)),
+            _route("/", "POST", LegacyChat(gateway)),
+            _route("/health/live", "GET", Live()),
+            _route("/health/ready", "GET", Ready(gateway)),
         ]
     )
     key = settings.api_key.get_secret_value() if settings.api_key else None
@@ -73,6 +74,13 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
     app.add_middleware(Envelope)
     app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+def _route(path: str, method: str, endpoint: ASGIApp) -> Route:
+    route = Route(path, endpoint, methods=[method])
+    # Starlette adds HEAD to every GET; the API has none.
+    route.methods = {method}
+    return route
 
 
 async def _pass_on(_: Request, error: Exception) -> Response:

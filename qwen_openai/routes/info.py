@@ -16,8 +16,7 @@ class ListModels:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway
-        names = gateway.model_names
-        await send_json(send, model_list([model_object(n, gateway.created) for n in names]))
+        await send_json(send, model_list(gateway.model_names, gateway.created))
 
 
 class RetrieveModel:
