@@ -31,21 +31,20 @@ class ChatCompletions:
         gateway = self._gateway
         raw = await read_json_bytes(scope, receive, gateway.settings)
         request, job = await off_loop(len(raw), self._adapt, raw)
-        stream = bool(request.stream)
-        options = request.stream_options
-        usage_asked = bool(options and options.include_usage)
+        stream = request.streams
+        always = stream and gateway.settings.always_stream_usage
         reply = ChatReply(
             id=job.id,
             model=job.model,
             created=int(time.time()),
             n=job.n,
-            include_usage=usage_asked or (stream and gateway.settings.always_stream_usage),
+            include_usage=request.include_usage or always,
         )
         await until_disconnect(receive, self._answer(scope, send, job, reply, stream))
 
     def _adapt(self, raw: bytes) -> tuple[ChatRequest, Job]:
         gateway = self._gateway
-        request = parse_chat(raw)
+        request = parse_chat(raw, max_messages=gateway.limits.max_messages)
         gateway.check_model(request.model)
         job = chat_job(
             request,
