@@ -88,7 +88,7 @@ Key = Annotated[SecretStr, AfterValidator(_bearer)]
 
 
 class Settings(BaseSettings):
-    """Every setting. Times are seconds, sizes bytes unless the name says otherwise."""
+    """Every setting, with its default, its bounds and its meaning."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -120,7 +120,9 @@ class Settings(BaseSettings):
     allowed_hosts: Names = Field((), description="Host header values to accept; empty: any")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
 
-    context: int | None = Field(None, ge=256, description="tokens a slot; empty: from memory")
+    context: int | None = Field(
+        None, ge=256, description="tokens a slot, prompt and answer; empty: from memory"
+    )
     slots: int | None = Field(
         None, ge=1, le=64, description="answers made at once; empty: from memory"
     )
@@ -137,20 +139,22 @@ class Settings(BaseSettings):
     default_max_tokens: int = Field(
         4096, ge=1, description="answer limit where a request gives none"
     )
-    stall_timeout: float = Field(120, gt=0, description="engine silence taken for a hang")
+    stall_timeout: float = Field(
+        120, gt=0, description="seconds of engine silence taken for a hang"
+    )
 
     queue_size: int = Field(64, ge=0, description="requests that may wait for a slot; then 503")
     max_n: int = Field(8, ge=1, le=128, description="largest n of a request")
     max_messages: int = Field(2048, ge=1, description="most messages in a request")
     always_stream_usage: bool = Field(False, description="send the usage chunk unasked")
 
-    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body")
-    header_timeout: float = Field(10, gt=0, description="time a client has to send its headers")
-    body_timeout: float = Field(30, gt=0, description="time a client has to send its body")
-    write_timeout: float = Field(30, gt=0, description="time a reader may block a stream")
-    keep_alive: float = Field(15, gt=0, description="idle time of a kept connection")
+    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body, bytes")
+    header_timeout: float = Field(10, gt=0, description="seconds a client has to send its headers")
+    body_timeout: float = Field(30, gt=0, description="seconds a client has to send its body")
+    write_timeout: float = Field(30, gt=0, description="seconds a reader may block a stream")
+    keep_alive: float = Field(15, gt=0, description="seconds an idle connection is kept")
     limit_connections: int = Field(2048, ge=1, description="open connections; more get 503")
-    drain_timeout: float = Field(30, ge=0, description="time streams have to finish on SIGTERM")
+    drain_timeout: float = Field(30, ge=0, description="seconds streams have to finish on SIGTERM")
 
     home: Directory | None = Field(
         None, description="where models are kept; empty: the user's cache"
