@@ -1,0 +1,74 @@
+"""Where things lie below the cache folder; nothing here opens a file.
+
+    HOME/catalogue/NAME/                        a catalogue entry
+    HOME/modelscope/ORG/NAME/REVISION/          a repository's snapshot
+    HOME/modelscope/ORG/NAME/REVISION+FILE/     one file of a repository
+    HOME/local/KEY/                             what was read out of a file that lies elsewhere
+    HOME/partial/…                              pulls that are not complete
+    HOME/locks/…                                one a model
+
+A model's folder has `files/` (what was fetched), `stamp.json` (its verification), `tokenizer.json`
+and `model.json` (what was read out of the weights). It appears in one rename, with all four.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from qwen_openai.models.reference import DEFAULT_REVISION, CatalogueRef, RepositoryRef
+
+
+def default_home(environ: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path:
+    """Return the cache folder of a user who set none.
+
+    `$XDG_CACHE_HOME/qwen-openai` where that is an absolute path, as its specification has it; else
+    `~/Library/Caches/qwen-openai` on macOS and `~/.cache/qwen-openai` elsewhere.
+    """
+    environ = os.environ if environ is None else environ
+    chosen = Path(environ.get("XDG_CACHE_HOME", ""))
+    if chosen.is_absolute():
+        return chosen / "qwen-openai"
+    user = Path.home()
+    caches = user / "Library" / "Caches" if platform == "darwin" else user / ".cache"
+    return caches / "qwen-openai"
+
+
+def folder_of(ref: CatalogueRef | RepositoryRef, home: Path) -> Path:
+    """Return the folder that the model has, or would have."""
+    if isinstance(ref, CatalogueRef):
+        return home / "catalogue" / ref.entry.name
+    revision = _flat(ref.revision or DEFAULT_REVISION)
+    leaf = revision if ref.file is None else f"{revision}+{_flat(ref.file)}"
+    return repository_folder(ref, home) / leaf
+
+
+def repository_folder(ref: RepositoryRef, home: Path) -> Path:
+    """Return the folder of all that was pulled out of a repository."""
+    return home / "modelscope" / ref.repository
+
+
+def local_folder(weights: Path, home: Path) -> Path:
+    """Return the folder for what is read out of ``weights``: its name changes when the file does.
+
+    Raises OSError when there is no such file.
+    """
+    status = weights.stat()
+    where = hashlib.sha256(os.fsencode(weights)).hexdigest()[:16]
+    what = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
+    return home / "local" / f"{where}-{what}"
+
+
+def partial_folder(folder: Path, home: Path) -> Path:
+    """Return where the model that belongs into ``folder`` is put together."""
+    return home / "partial" / _flat(folder.relative_to(home).as_posix())
+
+
+def lock_file(folder: Path, home: Path) -> Path:
+    """Return the lock that a pull into ``folder`` holds."""
+    return home / "locks" / f"{_flat(folder.relative_to(home).as_posix())}.lock"
+
+
+def _flat(path: str) -> str:
+    return path.replace("/", "--")
