@@ -1,1 +1,1 @@
-"""Job to token ids: chat templates in a sandbox, user text that can never become a control token."""
+"""Job to token ids: chat templates in a sandbox, user text that never becomes a control token."""

@@ -1,0 +1,91 @@
+"""Keeps a caller's text plain text: nothing in it can become a control token.
+
+Before a template runs, the characters that control tokens begin and end with are exchanged, in the
+caller's text alone, for stand-ins; afterwards every control token that still stands in the rendered
+text was written by the template. Then the stand-ins are exchanged back and the pieces between are
+tokenised without any control tokens. Knows strings only, neither templates nor token ids.
+
+Why it holds. A stand-in is a lone surrogate: it is in no valid text, so in no request, template or
+token, and needs no search for a free character. Take a control token that occurs in the rendered
+text. Its first and its last character are not the caller's (those are exchanged), so both are the
+template's. If a character between them were the caller's, the constant of the template that the
+token begins in would end with a proper prefix of it; where any constant does, every character that
+occurs in a control token is exchanged, so that none of the caller's can be part of one at all.
+The exchange is one for one: lengths, blanks and line ends, which templates look at, stay as they
+are. Unicode normalisation runs only after the exchange back, in the tokenizer.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from qwen_openai.errors import InvalidRequest, StartupError
+
+# Low surrogates, so that no two in a row can be taken for one character.
+_FIRST_STAND_IN = 0xDE00
+_LAST_STAND_IN = 0xDFFE
+# Put behind a text that the model is to go on from; tells where to cut.
+END = "\udfff"
+
+
+class Inert:
+    """The exchange for one vocabulary and one template. Stateless."""
+
+    def __init__(self, tokens: Sequence[str], constants: Iterable[str]) -> None:
+        """``tokens`` are all added tokens; ``constants`` all texts in the template itself.
+
+        Raises StartupError when the tokens use more characters than there are stand-ins.
+        """
+        letters = {token[0] for token in tokens} | {token[-1] for token in tokens}
+        if _may_join(tokens, constants):
+            letters = set("".join(tokens))
+        numbers = range(_FIRST_STAND_IN, _LAST_STAND_IN)
+        self._pairs = tuple(
+            (letter, chr(number)) for letter, number in zip(sorted(letters), numbers, strict=False)
+        )
+        if len(self._pairs) < len(letters):
+            raise StartupError(
+                f"The model's control tokens use {len(letters)} different characters: its messages"
+                " cannot be kept apart from them.",
+                fix="Use another model file.",
+            )
+        longest_first = sorted(tokens, key=len, reverse=True)
+        self._tokens = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def cover(self, text: str) -> str:
+        """Return ``text`` with stand-ins. Raises InvalidRequest when it is no valid Unicode."""
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as exc:
+                raise InvalidRequest(
+                    f"A message holds a lone surrogate, U+{ord(text[exc.start]):04X}, at character"
+                    f" {exc.start}: it is not valid Unicode text. Remove or replace it.",
+                    param="messages",
+                ) from exc
+        for letter, stand_in in self._pairs:
+            text = text.replace(letter, stand_in)
+        return text
+
+    def uncover(self, text: str) -> str:
+        """Return ``text`` as it was before `cover`."""
+        for letter, stand_in in self._pairs:
+            text = text.replace(stand_in, letter)
+        return text
+
+    def split(self, rendered: str) -> Iterator[tuple[str, str | None]]:
+        """Part a rendered text: plain text (perhaps empty) and the control token behind it.
+
+        The last pair has no token.
+        """
+        position = 0
+        for match in self._tokens.finditer(rendered):
+            yield self.uncover(rendered[position : match.start()]), match.group()
+            position = match.end()
+        yield self.uncover(rendered[position:]), None
+
+
+def _may_join(tokens: Sequence[str], constants: Iterable[str]) -> bool:
+    """Tell whether a token could begin in one constant and end in another."""
+    prefixes = {token[:length] for token in tokens for length in range(1, len(token))}
+    endings = tuple(prefixes)
+    return bool(endings) and any(constant.endswith(endings) for constant in constants)
