@@ -17,17 +17,18 @@ from qwen_openai.protocol.shown import shown
 # containers and keys no body takes a tenth of one; a real conversation has a few thousand.
 MAX_VALUES = 100_000
 
-_KEY_BEFORE = re.compile(r'"([A-Za-z_][A-Za-z0-9_]{0,63})"\s{0,16}:\s{0,16}$')
+_KEY_BEFORE = re.compile(r'"([A-Za-z_][A-Za-z0-9_]{0,63})"\s{0,16}:\s{0,16}-?$')
 
 
-def parse_object(raw: bytes) -> dict[str, object]:
+def parse_object(raw: bytes, *, bulk: str | None = None) -> dict[str, object]:
     """Return the JSON object in `raw`.
 
     Raises InvalidJson with line and column (and `param`, where the break is a member's value) for
-    anything that is no JSON, InvalidRequest for JSON that is no object or holds too many values.
+    anything that is no JSON, InvalidRequest for JSON that is no object or holds too many values;
+    the latter names `bulk`, the member that bodies of this kind consist of.
     """
     if len(raw) > MAX_VALUES:
-        _check_size(raw)
+        _check_size(raw, bulk)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -39,13 +40,14 @@ def parse_object(raw: bytes) -> dict[str, object]:
     return value
 
 
-def _check_size(raw: bytes) -> None:
+def _check_size(raw: bytes, bulk: str | None) -> None:
     """Refuse by counting bytes, before any value is made. Text counts too, but text with so many
     brackets is beyond every context."""
     if raw.count(b"{") + raw.count(b"[") + raw.count(b'":') > MAX_VALUES:
         raise InvalidRequest(
             f"The body holds more than {MAX_VALUES} arrays, objects and keys; "
-            "send less in one request."
+            "send less in one request.",
+            param=bulk,
         )
 
 

@@ -138,7 +138,7 @@ def parse_chat(raw: bytes, *, max_messages: int = 2048) -> ChatRequest:
     Raises InvalidJson, InvalidRequest, UnsupportedParameter, UnsupportedContent, each with the
     `param` at fault, and ModelNotFound for a model that is no string.
     """
-    body = parse_object(raw)
+    body = parse_object(raw, bulk="messages")
     _check_outline(body, max_messages)
     unlike = body.keys() - _KNOWN
     ignored = refuse_unsupported([name for name in body if name in unlike], body) if unlike else []
@@ -210,7 +210,10 @@ def _explain(fault: Fault, body: dict[str, object]) -> InvalidRequest:
             param=fault.param.removesuffix(".type"),
         )
     if fault.key == "messages[].content" and value is None:
-        return InvalidRequest(f"{fault.param} must be {_PARTS}, not null.", param=fault.param)
+        return InvalidRequest(
+            f"{fault.param} must be {_PARTS}, not null; tool calls come with a later version.",
+            param=fault.param,
+        )
     return fault.to_error(ACCEPTS)
 
 

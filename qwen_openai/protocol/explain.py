@@ -52,9 +52,10 @@ def _locate(
         if isinstance(step, int):
             if not isinstance(fault.value, list):
                 continue
+            if step >= len(fault.value):  # a pair too short: the list is at fault
+                break
             param, key = f"{fault.param}[{step}]", f"{fault.key}[]"
-            missing = step >= len(fault.value)
-            value = None if missing else fault.value[step]
+            missing, value = False, fault.value[step]
         else:
             if not isinstance(fault.value, dict):
                 continue

@@ -47,7 +47,7 @@ _KNOWN = frozenset(("prompt", "history", *_DEFAULTED))
 def parse_legacy(raw: bytes, *, max_pairs: int = 1024) -> LegacyRequest:
     """Return the request in a body; more than `max_pairs` pairs of history are refused before any
     is looked at. Raises InvalidJson and InvalidRequest, with the `param` at fault."""
-    body = parse_object(raw)
+    body = parse_object(raw, bulk="history")
     for name in _DEFAULTED:
         value = body.get(name)
         if value == 0 and not isinstance(value, bool):
