@@ -3,15 +3,24 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+
+from qwen_openai.observe.logs import configure
 
 _KEPT = {"QWEN_OPENAI_HOME", "QWEN_OPENAI_SHARED"}
 
 # A shared machine's pauses are not failures of a property.
 hypothesis_settings.register_profile("suite", deadline=None)
 hypothesis_settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_logs() -> None:
+    """Request lines would drown the reports; warnings and errors are shown."""
+    configure(SimpleNamespace(log_level="warning", log_format="json"))
 
 
 @pytest.fixture(autouse=True)

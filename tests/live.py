@@ -70,7 +70,11 @@ def threaded(make_engine: Callable[[], Engine], **values: Any) -> Iterator[Live]
         async with live(make_engine(), **values) as server:
             done = asyncio.Event()
             loop = asyncio.get_running_loop()
-            finish.append(lambda: loop.call_soon_threadsafe(done.set) and None)
+
+            def end() -> None:
+                loop.call_soon_threadsafe(done.set)
+
+            finish.append(end)
             running.append(server)
             started.set()
             await done.wait()

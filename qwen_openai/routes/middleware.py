@@ -25,11 +25,13 @@ from qwen_openai.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    PayloadTooLarge,
+    RequestTimeout,
 )
 from qwen_openai.observe.logs import printable
 from qwen_openai.responses.errors import error_body, legacy_error_body
 from qwen_openai.routes.disconnect import ClientLeft
-from qwen_openai.routes.respond import send_json
+from qwen_openai.routes.respond import send_and_drain, send_json
 
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 _REQUEST_ID = re.compile(rb"[\w-]{1,128}", re.ASCII)
@@ -80,6 +82,8 @@ class Envelope:
             await self._app(scope, receive, send)
         except ClientLeft:
             return 499
+        except PayloadTooLarge as error:
+            await send_and_drain(receive, send, _body(scope, error), error.status)
         except ApiError as error:
             await self._answer(scope, send, error)
         except HTTPException as error:
@@ -99,11 +103,10 @@ class Envelope:
         return None
 
     async def _answer(self, scope: Scope, send: Send, error: ApiError) -> None:
-        legacy = scope["path"] == "/"
-        body = legacy_error_body(error) if legacy else error_body(error)
+        body = _body(scope, error)
         headers = error.headers()
-        if error.status in (408, 413):
-            # What the client is still sending must not be taken for its next request.
+        if error.status == RequestTimeout.status:
+            # What the client may still send must not be taken for its next request.
             headers["connection"] = "close"
         await send_json(send, body, status=error.status, headers=headers)
 
@@ -123,6 +126,10 @@ class Envelope:
             request_id=request_id.decode(),
             **tokens,
         )
+
+
+def _body(scope: Scope, error: ApiError) -> dict[str, object]:
+    return legacy_error_body(error) if scope["path"] == "/" else error_body(error)
 
 
 def _from_router(scope: Scope, error: HTTPException) -> ApiError:

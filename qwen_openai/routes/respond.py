@@ -6,10 +6,11 @@ streams at SIGTERM, where ours must drain; and it costs several times as much fo
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping
 
 import orjson
-from starlette.types import Send
+from starlette.types import Receive, Send
 
 from qwen_openai.errors import ApiError, EngineUnavailable
 from qwen_openai.responses.errors import error_body
@@ -21,6 +22,8 @@ _STREAM_HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 )
+
+_DRAIN_SECONDS = 2.0
 
 
 def _encode(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
@@ -35,6 +38,24 @@ async def send_json(
     raw = [_JSON_TYPE, (b"content-length", str(len(content)).encode()), *_encode(headers)]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": content})
+
+
+async def send_and_drain(receive: Receive, send: Send, body: object, status: int) -> None:
+    """Send ``body`` to a client that is still sending, and close once it has stopped.
+
+    Closing with unread bytes would reset the connection, and most clients would then report the
+    reset and not the answer; so what comes is thrown away, for a bounded time.
+    """
+    content = orjson.dumps(body)
+    length = (b"content-length", str(len(content)).encode())
+    raw = [_JSON_TYPE, length, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": content, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
+    await send(_last(b""))
 
 
 async def send_events(
