@@ -1,0 +1,151 @@
+"""`qwen-openai serve`: settings, port, model, engine, panel, server, in this order, so that what
+can fail at once fails before what takes long.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from qwen_openai.cli.flags import Flags, with_settings
+from qwen_openai.cli.loading import loading
+from qwen_openai.engines.base import Engine
+from qwen_openai.settings import Loaded, Settings
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+@with_settings
+def serve(
+    flags: Flags,
+    until_stdin_closes: Annotated[
+        bool,
+        typer.Option(
+            "--until-stdin-closes",
+            metavar=" ",
+            help="Stop when standard input closes: for programs that start the server.",
+        ),
+    ] = False,
+) -> None:
+    """Serve a model over the OpenAI API and over POST /.
+
+    The model is fetched first when it is not on disk. Every flag can also be an
+    environment variable (--port 8000 is QWEN_OPENAI_PORT=8000) or a line of a
+    config file (port = 8000).
+
+      qwen-openai serve
+      qwen-openai serve qwen2.5-coder-1.5b --port 8000
+      qwen-openai serve ./my.gguf --served-model-name gpt-4o-mini,qwen
+      QWEN_OPENAI_API_KEY=sk-... qwen-openai serve --host 0.0.0.0
+
+    SIGTERM or Ctrl-C lets the answers in flight finish; a second one stops now.
+    """
+    started = time.monotonic()
+    loaded = flags.load()
+    loaded.settings.check_exposure()
+    _warn(loaded)
+    if until_stdin_closes:
+        threading.Thread(target=_stop_with_stdin, daemon=True).start()
+    run(loaded.settings, started)
+
+
+def run(settings: Settings, started: float) -> None:
+    """Serve until a signal. ``started`` is time.monotonic() at the start of the program.
+
+    Raises StartupError.
+    """
+    from qwen_openai import server
+    from qwen_openai.observe.logs import configure
+
+    configure(settings)
+    sock = server.bind(settings)
+    try:
+        engine = _create_engine(settings)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(settings, engine, sock, started))
+    finally:
+        sock.close()
+
+
+def _create_engine(settings: Settings) -> Engine:
+    from qwen_openai.cli.pull import obtain
+    from qwen_openai.engines.factory import create_engine
+
+    return create_engine(settings, None if settings.engine == "fake" else obtain(settings))
+
+
+async def _serve(settings: Settings, engine: Engine, sock: socket.socket, started: float) -> None:
+    from rich.console import Console
+
+    from qwen_openai import server
+    from qwen_openai.cli import panel
+
+    def on_ready(port: int) -> None:
+        ready = panel.Ready(settings, engine.info(), port, time.monotonic() - started)
+        panel.show(Console(), ready)
+        sys.stdout.flush()
+
+    try:
+        await _start(engine, settings.model)
+        await server.serve(settings, engine, sock=sock, on_ready=on_ready)
+    finally:
+        await engine.aclose()
+
+
+async def _start(engine: Engine, model: str) -> None:
+    """Load the model; a SIGTERM meanwhile ends the program as Ctrl-C does."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(engine.start())
+    terminated = asyncio.Event()
+
+    def terminate() -> None:
+        terminated.set()
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        with loading(f"Loading {model}"):
+            await task
+    except asyncio.CancelledError:
+        if terminated.is_set():
+            raise typer.Exit(TERMINATED) from None
+        raise
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def _warn(loaded: Loaded) -> None:
+    settings, origin = loaded.settings, loaded.origin
+    if origin["api_key"].startswith("--"):
+        _note(
+            "A key given as a flag can be read by every user of this machine in the process list;"
+            " QWEN_OPENAI_API_KEY keeps it private."
+        )
+    if settings.api_key is None and settings.insecure_no_auth and not settings.is_loopback():
+        _note("Anybody who reaches this address may use the server: no key is asked for.")
+
+
+def _note(sentence: str) -> None:
+    typer.secho("Warning: ", err=True, fg="yellow", bold=True, nl=False)
+    typer.secho(sentence, err=True)
+
+
+def _stop_with_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
