@@ -1,0 +1,40 @@
+"""What was seen of a stream, added up."""
+
+from qwen_openai.core import Finish, Started, Text, Usage
+from qwen_openai.responses.fold import Fold
+
+
+def test_nothing_seen() -> None:
+    assert Fold(2).usage == Usage()
+    assert [choice.reason for choice in Fold(2).choices] == [None, None]
+
+
+def test_tokens_add_up_until_the_end_knows_better() -> None:
+    fold = Fold(1)
+    fold.add(Started(0, 10, 4))
+    fold.add(Text(0, "a", 2))
+    fold.add(Text(0, "b"))
+    assert fold.usage == Usage(10, 3, 4)
+    fold.add(Finish(0, "stop", 5, 8))
+    assert fold.usage == Usage(10, 5, 8)
+    assert fold.usage.total_tokens == 15
+    assert fold.choices[0].text == "ab"
+    assert fold.choices[0].reason == "stop"
+
+
+def test_an_end_that_knows_nothing_leaves_the_sum() -> None:
+    fold = Fold(1)
+    fold.add(Started(0, 10, 4))
+    fold.add(Text(0, "a", 2))
+    fold.add(Finish(0, "length"))
+    assert fold.usage == Usage(10, 2, 4)
+
+
+def test_the_prompt_counts_once() -> None:
+    fold = Fold(3)
+    fold.add(Started(2, 10, 9))
+    assert fold.usage == Usage(10, 0, 9)
+    fold.add(Started(0, 10, 1))
+    fold.add(Text(0, "a"))
+    fold.add(Text(2, "b", 2))
+    assert fold.usage == Usage(10, 3, 1)

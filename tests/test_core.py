@@ -1,0 +1,44 @@
+"""The values themselves: frozen, slotted, with the defaults that the house relies on."""
+
+import dataclasses
+
+import pytest
+
+from qwen_openai import core
+from qwen_openai.core import Finish, Job, Message, Sampling, Started, Text, Usage
+
+VALUES = [
+    Message("user", "x"),
+    Sampling(),
+    Job("x", "m", ()),
+    Started(0, 1),
+    Text(0, "x"),
+    Finish(0, "stop"),
+    Usage(),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_frozen_and_slotted(value: object) -> None:
+    assert not hasattr(value, "__dict__")
+    assert dataclasses.is_dataclass(value)
+    name = dataclasses.fields(value)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, name, None)
+
+
+def test_every_value_is_tested_here() -> None:
+    classes = {each for each in vars(core).values() if dataclasses.is_dataclass(each)}
+    assert classes == {type(value) for value in VALUES}
+
+
+def test_defaults_change_nothing() -> None:
+    sampling = Sampling()
+    assert (sampling.top_k, sampling.min_p, sampling.repetition_penalty) == (0, 0.0, 1.0)
+    assert sampling.max_tokens is None
+    assert Job("x", "m", ()).n == 1
+    assert Text(0, "x").tokens == 1
+
+
+def test_total_tokens() -> None:
+    assert Usage(5, 3, 2).total_tokens == 8
