@@ -11,10 +11,6 @@ from qwen_openai.responses.models import model_list, model_object
 from tests.spec import check
 
 
-def concrete(root: type[ApiError]) -> list[type[ApiError]]:
-    return [root, *(each for child in root.__subclasses__() for each in concrete(child))]
-
-
 @pytest.mark.parametrize(
     "error", [InvalidRequest("x", param="n"), ContextLengthExceeded("x"), Overloaded("x")]
 )
