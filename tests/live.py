@@ -58,6 +58,13 @@ async def live(engine: Engine, **values: Any) -> AsyncIterator[Live]:
         await engine.aclose()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition of another task or process; ten seconds without it are a failure."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # what is watched has no event to wait for
+            await asyncio.sleep(0.002)
+
+
 @contextmanager
 def threaded(make_engine: Callable[[], Engine], **values: Any) -> Iterator[Live]:
     """Serve an engine in a thread of its own, for blocking clients and raw sockets."""

@@ -9,7 +9,7 @@ import pytest
 
 from qwen_openai.engines.fake import FakeEngine
 from qwen_openai.http_protocol import MAX_HEADER_FIELDS
-from tests.live import Live, call, live, parse_answers, raw, threaded
+from tests.live import Live, call, live, parse_answers, raw, threaded, until
 
 _BODY = b'{"model":"fake","messages":[{"role":"user","content":"hi"}]}'
 
@@ -206,8 +206,6 @@ async def test_a_reader_that_stops_reading_is_dropped_and_its_slot_freed() -> No
             await loop.sock_sendall(
                 client, b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n" + head + body
             )
-            async with asyncio.timeout(10):
-                while not (engine.record.started and engine.record.open == 0):
-                    await asyncio.sleep(0.01)
+            await until(lambda: engine.record.started == 1 and engine.record.open == 0)
         assert engine.record.finished == 0
         assert server.gateway.service.admission.running == 0
