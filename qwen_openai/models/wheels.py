@@ -28,6 +28,8 @@ _CAUTIOUS_STALL = 4.0
 _ATTEMPTS = 3
 _ZIP_OVERHEAD = 2**20  # more than a wheel's metadata, and deflate's growth of noise, can come to
 _DEFAULT_INDEX = re.compile(r"--index-url <url>.*?\(default\s+(\S+?)\)", re.DOTALL)
+# In `pip config list`: a folder or a second index to look in, or a proxy to go through.
+_OTHER_WAYS = re.compile(r"^\S+\.(?:no-index|find-links|extra-index-url|proxy)=", re.MULTILINE)
 _NO_PIP = "No module named pip"
 
 
@@ -52,9 +54,9 @@ class WheelFetcher:
     def probe(self) -> None:
         """Find out within some two seconds whether there is a pip, and an index that answers.
 
-        Where the index's host does not answer, pip may still know a way (a local folder, a proxy of
-        its own): then `fetch` lets it try, but without its minute of retries. Raises SourceFailed
-        when there is no pip.
+        Where the index's host does not answer, but pip is configured to know another way, `fetch`
+        lets it try, without its minute of retries. Raises SourceFailed when there is no pip, and
+        Unreachable when there is no way.
         """
         ended = self._pip(["download", "--help"], lambda _: None)
         if ended.code != 0:
@@ -64,7 +66,12 @@ class WheelFetcher:
         url = found[1] if found else ""
         if host := urlsplit(url).hostname:
             self._index = f"package index ({host})"
-        self._cautious = not (url.startswith("file:") or reachable(url))
+        if url.startswith("file:") or reachable(url):
+            return
+        self._cautious = True
+        settings = self._pip(["config", "list"], lambda _: None)
+        if settings.code == 0 and _OTHER_WAYS.search(settings.output) is None:
+            raise Unreachable()
 
     def present(self) -> int:
         """Bytes that an earlier run left, in whole slices."""
