@@ -284,7 +284,8 @@ class _Header:
         if end > _HEADER_BYTES:
             raise _Broken(f"its header is larger than {_HEADER_BYTES // 2**20} MiB")
         if end > len(self._buffer):
-            self._buffer += self._file.read(max(end - len(self._buffer), _READ_STEP))
+            step = max(end - len(self._buffer), min(_READ_STEP, self.size - len(self._buffer)))
+            self._buffer += self._file.read(step)
             if end > len(self._buffer):
                 raise _Broken("it became shorter while it was read")
         return self._buffer

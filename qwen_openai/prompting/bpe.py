@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 
 from qwen_openai.errors import StartupError
 
-# No token of a vocabulary is longer: `models.tokenizer_file` sees to it. Qwen's longest is 128 blanks.
+# No token is longer, in any vocabulary: `models.tokenizer_file` sees to it. Qwen's longest are 128
+# blanks.
 MAX_TOKEN_BYTES = 128
 # Up to here one call takes a millisecond or two, in which it holds the interpreter's lock.
 _SHORT = 2048

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from qwen_openai.core import Job, Message
 from qwen_openai.errors import ContextLengthExceeded
 from qwen_openai.prompting.bpe import TooLong
-from qwen_openai.prompting.render import Renderer
+from qwen_openai.prompting.render import Renderer, Tokenised
 
 # A prompt that is too long is still counted exactly up to this many tokens over the limit.
 _COUNTED_BEYOND = 32_768
@@ -41,14 +41,15 @@ def prepare(job: Job, renderer: Renderer, *, context: int, default_max_tokens: i
     if job.max_total is not None and job.max_total > context:
         changes.append(f"max_length clamped to {context}")
     asked = job.sampling.max_tokens
+    known: Tokenised = {}
     if job.drop_oldest_pairs:
         answer = min(asked or default_max_tokens, window // _ANSWER_SHARE)
-        messages, dropped = _drop_pairs(job, renderer, window - max(answer, 1))
+        messages, dropped = _drop_pairs(job, renderer, window - max(answer, 1), known)
         if dropped:
             changes.append(f"history: dropped {dropped} oldest pair{'s' if dropped > 1 else ''}")
     else:
         messages = job.messages
-    ids = _render(job, messages, renderer, window, context)
+    ids = _render(job, messages, renderer, window, context, known)
     room = window - len(ids)
     if asked is None:
         limit = room if job.max_total is not None else min(default_max_tokens, room)
@@ -60,12 +61,20 @@ def prepare(job: Job, renderer: Renderer, *, context: int, default_max_tokens: i
 
 
 def _render(
-    job: Job, messages: Sequence[Message], renderer: Renderer, window: int, context: int
+    job: Job,
+    messages: Sequence[Message],
+    renderer: Renderer,
+    window: int,
+    context: int,
+    known: Tokenised,
 ) -> list[int]:
     """Return the ids, which leave room for one token in ``window``."""
     try:
         ids = renderer.render_within(
-            messages, window + _COUNTED_BEYOND, continue_final=job.continue_final_message
+            messages,
+            window + _COUNTED_BEYOND,
+            continue_final=job.continue_final_message,
+            known=known,
         )
     except TooLong as exc:
         raise _too_long(f"at least {exc.at_least}", window, context) from None
@@ -85,14 +94,15 @@ def _too_long(tokens: str, window: int, context: int) -> ContextLengthExceeded:
     )
 
 
-def _drop_pairs(job: Job, renderer: Renderer, goal: int) -> tuple[Sequence[Message], int]:
+def _drop_pairs(
+    job: Job, renderer: Renderer, goal: int, known: Tokenised
+) -> tuple[Sequence[Message], int]:
     """Return the messages without as many oldest pairs as keep the prompt above ``goal`` tokens.
 
     A pair is a user's message and what answers it, up to the next user's message. System messages
     and the last user's message always stay, even if the prompt is then still too long.
     """
     starts = [n for n, message in enumerate(job.messages) if message.role == "user"]
-    known: dict[str, list[int]] = {}
 
     def without(pairs: int) -> Sequence[Message]:
         if not pairs:

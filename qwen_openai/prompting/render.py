@@ -14,6 +14,8 @@ from qwen_openai.prompting.bpe import Bpe, TooLong
 from qwen_openai.prompting.inert import END, Inert
 from qwen_openai.prompting.template import ChatTemplate
 
+Tokenised = dict[str, list[int]]  # texts and their ids
+
 _OPEN, _CLOSE = "<think>", "</think>"
 _THINK_TAG = re.compile(f"({_OPEN}|{_CLOSE})")
 # No template repeats these letters by itself, and none of them touches a tag in what it writes.
@@ -52,7 +54,7 @@ class Renderer:
         limit: int,
         *,
         continue_final: bool = False,
-        known: dict[str, list[int]] | None = None,
+        known: Tokenised | None = None,
     ) -> list[int]:
         """As `render`, but raises TooLong, soon, when the prompt has more than ``limit`` tokens.
 
@@ -74,7 +76,7 @@ class Renderer:
         """One more than the highest id that stands for a text."""
         return self._bpe.size
 
-    def _encode(self, rendered: str, limit: int | None, known: dict[str, list[int]]) -> list[int]:
+    def _encode(self, rendered: str, limit: int | None, known: Tokenised) -> list[int]:
         ids: list[int] = []
         for text, token in self._inert.split(rendered):
             if text not in known:
