@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -93,13 +94,13 @@ async def _serve(settings: Settings, engine: Engine, sock: socket.socket, starte
         sys.stdout.flush()
 
     try:
-        await _start(engine, settings.model)
+        await _start(engine, settings)
         await server.serve(settings, engine, sock=sock, on_ready=on_ready)
     finally:
         await engine.aclose()
 
 
-async def _start(engine: Engine, model: str) -> None:
+async def _start(engine: Engine, settings: Settings) -> None:
     """Load the model; a SIGTERM meanwhile ends the program as Ctrl-C does."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(engine.start())
@@ -111,7 +112,7 @@ async def _start(engine: Engine, model: str) -> None:
 
     loop.add_signal_handler(signal.SIGTERM, terminate)
     try:
-        with loading(f"Loading {model}"):
+        with loading(f"Loading {settings.model}") if settings.engine != "fake" else nullcontext():
             await task
     except asyncio.CancelledError:
         if terminated.is_set():
