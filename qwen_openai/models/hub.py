@@ -26,23 +26,24 @@ _STALL = 150.0  # seconds; the client itself gives a silent connection up after 
 _WEEK = 7 * 24 * 3600
 
 
-class RemoteFile(TypedDict):
-    """A file as ModelScope's listing gives it; ``Sha256`` is empty where the listing has none."""
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file in a repository; ``size`` in bytes, ``sha256`` empty where the listing has none."""
 
-    Path: str
-    Size: int
-    Sha256: str
+    path: str
+    size: int
+    sha256: str = ""
 
 
 class Request(TypedDict):
-    """What the child is asked. With ``files``: download them below the folder ``into``. With None:
-    write the repository's listing to the file ``into``."""
+    """What the child is asked. With ``files``, in the client's own form: download them below the
+    folder ``into``. With None: write the repository's listing to the file ``into``."""
 
     endpoint: str
     repository: str
     revision: str
     into: str
-    files: list[RemoteFile] | None
+    files: list[dict[str, str | int]] | None
 
 
 def endpoint(environ: Mapping[str, str]) -> str:
@@ -98,9 +99,9 @@ class HubRepository:
         self.files.mkdir(parents=True, exist_ok=True)
         self._run(self.files, list(files), on_bytes)
         for file in files:
-            path = self.files / file["Path"]
+            path = self.files / file.path
             if path.is_symlink() or not path.is_file():
-                raise SourceFailed(f"did not deliver {file['Path']}", fix="Run the command again.")
+                raise SourceFailed(f"did not deliver {file.path}", fix="Run the command again.")
 
     def _run(
         self, into: Path, files: list[RemoteFile] | None, on_bytes: Callable[[int], None]
@@ -110,7 +111,9 @@ class HubRepository:
             repository=self.repository,
             revision=self.revision,
             into=str(into),
-            files=files,
+            files=None
+            if files is None
+            else [{"Path": file.path, "Size": file.size, "Sha256": file.sha256} for file in files],
         )
         task = child.Task(
             module="qwen_openai.models.hub_child",
@@ -164,7 +167,7 @@ class HubFile:
 
     def fetch(self, on_bytes: Callable[[int], None]) -> Path:
         """Return the file's path. Raises SourceFailed."""
-        file = RemoteFile(Path=self.source.file, Size=self.size, Sha256="")
+        file = RemoteFile(self.source.file, self.size)
         self._repository.download([file], on_bytes)
         return self._repository.files / self.source.file
 
@@ -177,12 +180,12 @@ def vetted(files: Sequence[RemoteFile]) -> list[RemoteFile]:
     negative. Raises SourceFailed otherwise."""
     names = set()
     for file in files:
-        path = PurePosixPath(file["Path"])
-        parts = file["Path"].split("/")
-        if path.is_absolute() or {"", ".", ".."} & set(parts) or set("\\\0:") & set(file["Path"]):
-            raise _unsafe(f"its listing names {file['Path'][:80]!r}, which leads out of its folder")
-        if file["Size"] < 0 or str(path).casefold() in names:
-            raise _unsafe(f"its listing is at odds with itself about {file['Path'][:80]!r}")
+        path = PurePosixPath(file.path)
+        parts = file.path.split("/")
+        if path.is_absolute() or {"", ".", ".."} & set(parts) or set("\\\0:") & set(file.path):
+            raise _unsafe(f"its listing names {file.path[:80]!r}, which leads out of its folder")
+        if file.size < 0 or str(path).casefold() in names:
+            raise _unsafe(f"its listing is at odds with itself about {file.path[:80]!r}")
         names.add(str(path).casefold())
     return list(files)
 

@@ -7,6 +7,7 @@ not. Imported by nobody: the client and what it pulls in stay out of the gateway
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from modelscope_hub import HubApi
@@ -17,7 +18,7 @@ from qwen_openai.models.hub import RemoteFile, Request
 
 def _list(api: HubApi, request: Request) -> None:
     listing = [
-        RemoteFile(Path=file.path, Size=file.size, Sha256=file.sha256 or "")
+        asdict(RemoteFile(file.path, file.size, file.sha256 or ""))
         for file in api.list_repo_files(
             request["repository"], "model", revision=request["revision"]
         )
@@ -26,14 +27,14 @@ def _list(api: HubApi, request: Request) -> None:
     Path(request["into"]).write_text(json.dumps(listing), encoding="utf-8")
 
 
-def _download(api: HubApi, request: Request, files: list[RemoteFile]) -> None:
+def _download(api: HubApi, request: Request, files: list[dict[str, str | int]]) -> None:
     try:
         api.download_repo(
             request["repository"],
             "model",
             revision=request["revision"],
             local_dir=request["into"],
-            file_list=[dict(file) for file in files],
+            file_list=files,
         )
     except FileDownloadError as error:
         reasons = [str(reason) for reason in (error.failed_files or {}).values()]

@@ -107,8 +107,8 @@ def fetch_repository(ref: RepositoryRef, place: Workplace, progress: Progress) -
     try:
         repository.probe()
         wanted = _wanted(ref, repository.listing())
-        total = sum(file["Size"] for file in wanted)
-        present = sum(_present(repository.files / file["Path"]) for file in wanted)
+        total = sum(file.size for file in wanted)
+        present = sum(_present(repository.files / file.path) for file in wanted)
         place.require(max(0, total - present), ref.name)
         _timed(progress, total, ref.name, lambda told: repository.download(wanted, told))
         hashes = _timed(
@@ -185,14 +185,14 @@ def _wanted(ref: RepositoryRef, files: Sequence[RemoteFile]) -> list[RemoteFile]
     """Choose what to download. Of several GGUF files, each a model of its own, the user must name
     one: nobody wants all quantisations. Raises StartupError."""
     if ref.file is not None:
-        chosen = [file for file in files if file["Path"] == ref.file]
+        chosen = [file for file in files if file.path == ref.file]
         if not chosen:
             raise StartupError(
                 f"The repository {ref.repository} has no file {ref.file!r}.",
                 fix=f"It has: {_names(files)}.",
             )
         return chosen
-    models = [file for file in files if file["Path"].lower().endswith(".gguf")]
+    models = [file for file in files if file.path.lower().endswith(".gguf")]
     if len(models) > 1:
         raise StartupError(
             f"The repository {ref.repository} holds {len(models)} GGUF files, each a model of its"
@@ -211,13 +211,13 @@ def _verify(
     done = 0
     hashes = []
     for file in files:
-        path = folder / file["Path"]
+        path = folder / file.path
         found = sha256_of(path, after(done, told))
-        if path.stat().st_size != file["Size"] or found != (file["Sha256"].lower() or found):
+        if path.stat().st_size != file.size or found != (file.sha256.lower() or found):
             path.unlink()
-            raise _WrongBytes(f"delivered {file['Path']} with other bytes than its listing states")
-        hashes.append((file["Path"], found))
-        done += file["Size"]
+            raise _WrongBytes(f"delivered {file.path} with other bytes than its listing states")
+        hashes.append((file.path, found))
+        done += file.size
     return hashes
 
 
@@ -254,7 +254,7 @@ def otherwise(name: str) -> str:
 
 
 def _names(files: Sequence[RemoteFile]) -> str:
-    shown = ", ".join(file["Path"] for file in files[:8])
+    shown = ", ".join(file.path for file in files[:8])
     return shown + (f" and {len(files) - 8} more" if len(files) > 8 else "")
 
 
