@@ -1,0 +1,260 @@
+"""The llama.cpp engine: keeps the contract of `base.Engine` over a supervised child process.
+
+Here jobs become numbered requests and their frames become events. Prompts are rendered in a worker
+thread; the child is another process, so the event loop never waits for native code.
+"""
+
+import asyncio
+import itertools
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from qwen_openai.core import Event, Job
+from qwen_openai.engines.base import EngineInfo, Health
+from qwen_openai.engines.llamacpp.child import Config
+from qwen_openai.engines.llamacpp.frames import Frame, Kind
+from qwen_openai.engines.llamacpp.requests import Translator, penalty_changes, request_body
+from qwen_openai.engines.llamacpp.supervisor import Supervisor, Timings
+from qwen_openai.errors import ApiError, EngineFailed, EngineUnavailable
+from qwen_openai.prompting.prepare import prepare
+from qwen_openai.prompting.render import Renderer
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaCppOptions:
+    """What the engine runs and how.
+
+    ``context`` is tokens in one slot, ``batch_tokens`` the prompt tokens processed in one step,
+    ``stall_timeout`` the seconds without progress that are taken for a hang.
+    """
+
+    weights: Path
+    name: str
+    context: int
+    slots: int
+    threads: int
+    batch_tokens: int = 128
+    prompt_cache: bool = True
+    prompt_cache_mib: int = 0
+    default_max_tokens: int = 4096
+    stall_timeout: float = 120.0
+
+
+class _Answer:
+    """The frames of one request on their way to its generator."""
+
+    __slots__ = ("_failure", "_frames", "_waiter", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._frames: deque[Frame] = deque()
+        self._failure: ApiError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def push(self, frame: Frame) -> None:
+        self._frames.append(frame)
+        self._wake()
+
+    def fail(self, error: ApiError) -> None:
+        """End the answer; frames that came before are still handed out."""
+        self._failure = error
+        self._wake()
+
+    async def next(self) -> Frame:
+        """The next frame, waiting for it. Raises what `fail` was given."""
+        while not self._frames:
+            if self._failure is not None:
+                raise self._failure
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._frames.popleft()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class LlamaCppEngine:
+    """Runs one GGUF model in a child process. Make it in the event loop that will use it."""
+
+    def __init__(
+        self,
+        options: LlamaCppOptions,
+        renderer: Renderer,
+        stop_ids: tuple[int, ...],
+        *,
+        timings: Timings | None = None,
+    ) -> None:
+        self._options = options
+        self._renderer = renderer
+        self._stop_ids = frozenset(stop_ids)
+        self._answers: dict[int, _Answer] = {}
+        self._numbers = itertools.count(1)
+        self._progress = 0.0
+        self._memory = 0
+        self._load_seconds = 0.0
+        timings = timings or Timings()
+        config: Config = {
+            "weights": str(options.weights),
+            "context": options.context,
+            "slots": options.slots,
+            "threads": options.threads,
+            "batch_tokens": options.batch_tokens,
+            "prompt_cache": options.prompt_cache,
+            "prompt_cache_mib": options.prompt_cache_mib,
+            "heartbeat": timings.heartbeat,
+        }
+        self._supervisor = Supervisor(
+            config,
+            timings,
+            on_frame=self._on_frame,
+            on_down=self._on_down,
+            stalled=self._stalled,
+        )
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the child, None while there is none."""
+        return self._supervisor.pid
+
+    async def start(self) -> None:
+        """Load the model in a child process. Raises StartupError: a missing library, a CPU without
+        AVX2, a file that is no model, too little memory."""
+        begun = time.monotonic()
+        await self._supervisor.start()
+        self._load_seconds = time.monotonic() - begun
+        if self.pid is not None:
+            self._memory = await asyncio.to_thread(_resident, self.pid)
+
+    async def aclose(self) -> None:
+        """Fail what is in flight and end the child."""
+        self._fail_all(lambda: EngineUnavailable("The server is stopping.", retry_after=5))
+        await self._supervisor.aclose()
+
+    def health(self) -> Health:
+        return self._supervisor.health()
+
+    def info(self) -> EngineInfo:
+        options = self._options
+        cache = "off" if not options.prompt_cache else "slots"
+        if options.prompt_cache and options.prompt_cache_mib:
+            cache = f"slots + {options.prompt_cache_mib} MiB"
+        return EngineInfo(
+            engine="llamacpp",
+            model=options.name,
+            device="Metal" if sys.platform == "darwin" else "CPU",
+            context=options.context,
+            slots=options.slots,
+            memory=self._memory,
+            facts=(
+                ("threads", str(options.threads)),
+                ("batch", f"{options.batch_tokens} tokens"),
+                ("prompt cache", cache),
+                ("loaded in", f"{self._load_seconds:.1f} s"),
+            ),
+        )
+
+    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Run one choice of a job. Raises ContextLengthExceeded, EngineUnavailable while the child
+        is not ready, EngineFailed when it breaks."""
+        self._require_ready()
+        options = self._options
+        prompt = await asyncio.to_thread(
+            prepare,
+            job,
+            self._renderer,
+            context=options.context,
+            default_max_tokens=options.default_max_tokens,
+        )
+        changes = prompt.changes + penalty_changes(job.sampling)
+        translator = Translator(job.choice, len(prompt.ids), changes, self._stop_ids)
+        answer = self._submit(
+            request_body(
+                job,
+                prompt.ids,
+                prompt.max_tokens,
+                context=options.context,
+                prompt_cache=options.prompt_cache,
+            )
+        )
+        try:
+            over = False
+            while not over:
+                events = translator.feed(_payload(await answer.next()))
+                over = translator.done
+                if over:
+                    # Before the reader takes the last events: it may take its time.
+                    self._leave(answer, translator)
+                for event in events:
+                    yield event
+        finally:
+            self._leave(answer, translator)
+
+    def _require_ready(self) -> None:
+        health = self.health()
+        if not health.ready:
+            raise EngineUnavailable(
+                f"The engine is not ready: {health.detail}. Send the request again in a moment.",
+                retry_after=self._supervisor.retry_after,
+            )
+
+    def _submit(self, body: bytes) -> _Answer:
+        self._require_ready()
+        if not self._answers:
+            self._progress = time.monotonic()
+        answer = _Answer(next(self._numbers))
+        self._answers[answer.number] = answer
+        self._supervisor.send(Kind.SUBMIT, answer.number, body)
+        return answer
+
+    def _leave(self, answer: _Answer, translator: Translator) -> None:
+        """Forget an answer, and have the child stop making it unless it has stopped itself."""
+        known = self._answers.pop(answer.number, None)
+        if known is not None and not translator.ended:
+            self._supervisor.send(Kind.CANCEL, answer.number)
+
+    def _on_frame(self, frame: Frame) -> None:
+        self._progress = time.monotonic()
+        if answer := self._answers.get(frame.request):
+            answer.push(frame)
+
+    def _on_down(self, ending: str) -> None:
+        self._fail_all(
+            lambda: EngineFailed(
+                f"The engine process {ending} while it answered; it is being restarted; "
+                "send the request again."
+            )
+        )
+
+    def _fail_all(self, make_error: Callable[[], ApiError]) -> None:
+        answers, self._answers = self._answers, {}
+        for answer in answers.values():
+            answer.fail(make_error())
+
+    def _stalled(self) -> str | None:
+        limit = self._options.stall_timeout
+        if self._answers and time.monotonic() - self._progress > limit:
+            return f"no progress for {limit:g} seconds"
+        return None
+
+
+def _payload(frame: Frame) -> bytes:
+    """The chunk in a frame. Raises EngineFailed when the request is over without a last chunk."""
+    if frame.kind is Kind.CHUNK:
+        return frame.payload
+    reason = frame.payload.decode(errors="replace") or "it ended early"
+    raise EngineFailed(f"The engine could not answer this request: {reason}. Send it again.")
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory a process holds; 0 when it is gone."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
