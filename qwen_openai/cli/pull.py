@@ -14,7 +14,7 @@ from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
+from rich.console import Console, OverflowMethod
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -24,7 +24,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from qwen_openai import settings
@@ -117,15 +117,18 @@ def pull_progress(console: Console | None = None) -> Iterator[Progress]:
     if not console.is_terminal:
         yield LineProgress(console)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+    label = TextColumn("{task.description}", table_column=_column(ratio=1, overflow="ellipsis"))
+    figures = (
+        DownloadColumn(table_column=_column()),
+        TransferSpeedColumn(table_column=_column()),
+        TimeRemainingColumn(table_column=_column()),
     )
-    with Bars(*columns, console=console) as bars:
+    with Bars(label, BarColumn(20), *figures, console=console, expand=True) as bars:
         yield BarProgress(bars)
+
+
+def _column(ratio: int | None = None, overflow: OverflowMethod = "fold") -> Column:
+    return Column(no_wrap=True, ratio=ratio, overflow=overflow)
 
 
 def home_of(chosen: Settings) -> Path:

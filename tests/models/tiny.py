@@ -2,70 +2,25 @@
 
 import hashlib
 import random
-import struct
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from qwen_openai.models.catalogue import Entry, ModelScopeFile, PackageIndex, Source, WheelPart
-from qwen_openai.models.tokenizer_file import byte_letters
+from tests.models.tiny_gguf import Tensor, encode_gguf, tiny_metadata
 
 NAME = "tiny"
 FILE = "tiny-q4.gguf"
 REPOSITORY = "org/tiny-GGUF"
 
+_I8 = 24  # ggml's type of one byte an element
+
 
 def gguf(size: int = 60_000, seed: int = 0) -> bytes:
     """Return a valid GGUF of exactly ``size`` bytes: a real header, and noise as its one tensor."""
-    tokens = [*sorted(byte_letters()), "<|im_start|>", "<|im_end|>"]
-    pairs = [
-        _pair("general.architecture", _string("qwen2")),
-        _pair("general.name", _string("Tiny")),
-        _pair("tokenizer.ggml.model", _string("gpt2")),
-        _pair("tokenizer.ggml.pre", _string("qwen2")),
-        _pair("tokenizer.ggml.tokens", _array(8, [_text(token) for token in tokens])),
-        _pair(
-            "tokenizer.ggml.token_type",
-            _array(
-                5,
-                [
-                    struct.pack("<i", 3 if token[0] == "<" and len(token) > 1 else 1)
-                    for token in tokens
-                ],
-            ),
-        ),
-        *(
-            _pair(f"qwen2.{key}", struct.pack("<II", 4, value))
-            for key, value in (
-                ("context_length", 512),
-                ("block_count", 2),
-                ("embedding_length", 64),
-                ("attention.head_count", 4),
-            )
-        ),
-    ]
-    front = b"GGUF" + struct.pack("<IQQ", 3, 1, len(pairs)) + b"".join(pairs)
-    tensor = _text("noise") + struct.pack("<I", 1)
-    start = -(-(len(front) + len(tensor) + 20) // 32) * 32
-    header = front + tensor + struct.pack("<QIQ", size - start, 24, 0)
-    return header.ljust(start, b"\0") + random.Random(seed).randbytes(size - start)
-
-
-def _text(text: str) -> bytes:
-    raw = text.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def _string(text: str) -> bytes:
-    return struct.pack("<I", 8) + _text(text)
-
-
-def _array(kind: int, values: Sequence[bytes]) -> bytes:
-    return struct.pack("<IIQ", 9, kind, len(values)) + b"".join(values)
-
-
-def _pair(key: str, value: bytes) -> bytes:
-    return _text(key) + value
+    metadata = tiny_metadata()
+    header = len(encode_gguf(metadata, {"noise": Tensor((0,), _I8, b"")}))
+    noise = random.Random(seed).randbytes(size - header)
+    return encode_gguf(metadata, {"noise": Tensor((len(noise),), _I8, noise)})
 
 
 def entry(content: bytes, *sources: Source, name: str = NAME) -> Entry:
