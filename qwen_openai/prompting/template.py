@@ -25,9 +25,10 @@ Turn = Mapping[str, object]
 
 _MAX_SOURCE = 2**20
 _MAX_STEPS = 10_000_000
+_CALL_STEPS = 20
 _MAX_SECONDS = 10.0
 _MAX_LENGTH = 64 * 2**20
-_MAX_EXPONENT = 64
+_MAX_BITS = 4096
 # Names with a blank in them: no template can spell them.
 _BUDGET = "render budget"
 _BOUNDED = "bounded loop"
@@ -98,7 +99,7 @@ class ChatTemplate:
 
 
 class _Budget:
-    """What one rendering has spent: loop rounds and calls, and time."""
+    """What one rendering has spent: loop rounds, calls (dearer), operators; and time."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -137,12 +138,12 @@ class _Environment(ImmutableSandboxedEnvironment):
         *args: object,
         **kwargs: object,
     ) -> object:
-        _charge(__context, 1)
+        _charge(__context, _CALL_STEPS)
         return _sized(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
-        if operator == "**" and not (isinstance(right, int) and abs(right) <= _MAX_EXPONENT):
-            raise SecurityError("the chat template raises a number to a large power")
+        if operator == "**":
+            _check_power(left, right)
         if operator == "*":
             _check_product(left, right)
         _charge(context, 1)
@@ -202,6 +203,13 @@ def _sized(value: object) -> object:
     if isinstance(value, str | list | tuple) and len(value) > _MAX_LENGTH:
         raise SecurityError("the chat template builds too large a value")
     return value
+
+
+def _check_power(left: object, right: object) -> None:
+    if not isinstance(left, int) or not isinstance(right, int):
+        return
+    if left.bit_length() * abs(right) > _MAX_BITS:
+        raise SecurityError("the chat template raises a number to a large power")
 
 
 def _check_product(left: object, right: object) -> None:
