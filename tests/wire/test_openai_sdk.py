@@ -183,7 +183,7 @@ async def test_a_failure_in_the_middle_of_a_stream_is_an_error_event(n: int) -> 
 
 
 async def test_langchain(server: Live) -> None:
-    model = ChatOpenAI(base_url=server.base_url, api_key="unused", model="fake")  # type: ignore[arg-type]  # it accepts a plain string
+    model = ChatOpenAI(base_url=server.base_url, api_key="unused", model="fake")
     expected = "one two three"
 
     def blocking() -> list[str]:
@@ -201,7 +201,7 @@ async def test_langchain(server: Live) -> None:
 
 async def test_the_usage_chunk_can_be_sent_unasked() -> None:
     async with live(FakeEngine(), always_stream_usage=True) as server:
-        model = ChatOpenAI(base_url=server.base_url, api_key="unused", model="fake")  # type: ignore[arg-type]  # it accepts a plain string
+        model = ChatOpenAI(base_url=server.base_url, api_key="unused", model="fake")
         chunks = [chunk async for chunk in model.astream("one two three")]
     total = chunks[0]
     for chunk in chunks[1:]:

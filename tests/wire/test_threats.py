@@ -14,6 +14,7 @@ import pytest
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.fake import FakeEngine
 from tests.live import Live, call, threaded
+from tests.real import real_engine
 from tests.spec import check
 from tests.wire.cases import ALL, CHAT, Case
 
@@ -24,8 +25,6 @@ _CONTEXT = 2048
 def _serving(kind: str) -> Iterator[Live]:
     def make() -> Engine:
         if kind == "real":
-            from tests.real import real_engine  # loads the engine's modules only where needed
-
             return real_engine(context=_CONTEXT, slots=2, prompt_cache=False)
         return FakeEngine(context=_CONTEXT, slots=2, count_by="characters")
 
