@@ -55,7 +55,7 @@ def test_pull_from_modelscope(
     assert found.name == tiny.NAME
     assert found.weights.read_bytes() == content
     assert found.tokenizer.is_file()
-    assert found.description.context_length == 512
+    assert found.description.context_length == 2048
     assert store.locate(tiny.NAME.upper()) == found
     assert not told.open
     assert told.notes == []
