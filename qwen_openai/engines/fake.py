@@ -144,14 +144,14 @@ class FakeEngine:
                     await self._act(0.0)
             if emitted == 0:
                 yield started
-            self._end("finished")
-            yield Finish(index, reason, emitted)
         except (GeneratorExit, asyncio.CancelledError):
             self._end("cancelled")
             raise
         except BaseException:
             self._end("failed")
             raise
+        self._end("finished")
+        yield Finish(index, reason, emitted)
 
     def _begin(self, job: Job) -> None:
         self.jobs.append(job)
