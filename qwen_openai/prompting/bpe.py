@@ -21,11 +21,16 @@ MAX_TOKEN_BYTES = 128
 _SHORT = 2048
 _SEGMENT = 32_768
 # Places where the Qwen2 pattern always starts anew and where normalisation joins nothing: behind a
-# letter or digit, in front of a sign that is none. Both halves then tokenise as the whole does.
+# letter, in front of a sign that is none; behind a digit. Both halves then tokenise as the whole
+# does.
 _SEAM = re.compile(
-    r"(?<=[A-Za-z0-9\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff])"
+    r"(?<=[A-Za-z\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff])"
     r"(?=[ \n,.;:!?\u3001\u3002\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f])"
+    r"|(?<=[0-9])(?=[ -~\n])"
 )
+# Cut elsewhere, a text may have a few tokens more than whole, at each cut. Twice as many, with cuts
+# this far apart, no vocabulary makes of it.
+_CUT_MARGIN = 2
 # NFC makes no text shorter than a quarter of its UTF-8 bytes; a test proves it for all of Unicode.
 NFC_SHRINK = 4
 
@@ -71,7 +76,9 @@ class Bpe:
         ids = []
         _check(self._at_least(text), limit)
         for segment in _segments(text):
-            ids += self._plain.encode_batch_fast([segment], add_special_tokens=False)[0].ids
+            if limit is not None and len(segment) > 2 * _SEGMENT:
+                self._refuse_early(segment, limit - len(ids))
+            ids += self._unlocked(segment)
             _check(len(ids), limit)
         return ids
 
@@ -79,6 +86,21 @@ class Bpe:
         """Return the text of ``ids``, control tokens spelled out; broken UTF-8 becomes U+FFFD."""
         text: str = self._full.decode(ids, skip_special_tokens=False)
         return text
+
+    def _unlocked(self, text: str) -> list[int]:
+        # Of the library's calls only those on batches let other threads run meanwhile.
+        ids: list[int] = self._plain.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return ids
+
+    def _refuse_early(self, text: str, limit: int) -> None:
+        """Raise TooLong for a text without seams that is far above ``limit``, at bounded cost.
+
+        Tokenising megabytes of it at once would take seconds and hundreds of megabytes.
+        """
+        tokens = 0
+        for start in range(0, len(text), _SEGMENT):
+            tokens += len(self._unlocked(text[start : start + _SEGMENT]))
+            _check(tokens // _CUT_MARGIN, limit)
 
     @staticmethod
     def _at_least(text: str) -> int:
@@ -96,10 +118,18 @@ def _segments(text: str) -> Iterator[str]:
     """Part a long text at seams, so that a limit is noticed before all of it is tokenised."""
     start = 0
     while start < len(text):
-        seam = _SEAM.search(text, start + _SEGMENT)
-        end = seam.start() if seam else len(text)
+        end = _seam(text, start + _SEGMENT)
         yield text[start:end]
         start = end
+
+
+def _seam(text: str, start: int) -> int:
+    """Return the first seam from ``start`` on, or the end of the text."""
+    # One search through megabytes would hold the interpreter's lock for all of it.
+    for window in range(start, len(text), _SHORT):
+        if seam := _SEAM.search(text, window, window + _SHORT):
+            return seam.start()
+    return len(text)
 
 
 def _give_back_memory() -> None:
