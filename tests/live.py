@@ -17,9 +17,9 @@ from qwen_openai.server import Server, bind
 from qwen_openai.settings import Settings
 
 
-def make_settings(**values: Any) -> Settings:
+def make_settings(**values: object) -> Settings:
     """Settings for a test: a free port, nothing from the environment."""
-    return Settings(**{"port": 0, **values})
+    return Settings.model_validate({"port": 0, **values})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Live:
 
 
 @asynccontextmanager
-async def live(engine: Engine, **values: Any) -> AsyncIterator[Live]:
+async def live(engine: Engine, **values: object) -> AsyncIterator[Live]:
     """Serve an engine in the test's own loop, so that the test may hold its gates."""
     settings = make_settings(**values)
     await engine.start()
@@ -66,9 +66,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def threaded(make_engine: Callable[[], Engine], **values: Any) -> Iterator[Live]:
+def threaded(make_engine: Callable[[], Engine], **values: object) -> Iterator[Live]:
     """Serve an engine in a thread of its own, for blocking clients and raw sockets."""
-    started: "threading.Event" = threading.Event()
+    started: threading.Event = threading.Event()
     finish: list[Callable[[], None]] = []
     running: list[Live] = []
     failure: list[BaseException] = []
@@ -116,7 +116,7 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
 
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401  # whatever the body holds
         return json.loads(self.body)
 
 

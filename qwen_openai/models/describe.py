@@ -4,9 +4,8 @@ Writes `tokenizer.json` and `model.json` atomically, model.json last, so that it
 that both are there. Knows nothing of downloading (`store`) or of prompts (`prompting`).
 """
 
-import contextlib
 import os
-import tempfile
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -137,14 +136,13 @@ def _control_tokens(gguf: GGUF) -> set[str]:
 
 def _write(path: Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` holds either all of it or what it held before."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # Not mkstemp, whose files only their owner may read: a cache may be shared between users.
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

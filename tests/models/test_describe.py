@@ -157,3 +157,15 @@ def test_a_damaged_model_is_one_error_or_a_description(tmp_path: Path, data: st.
     except StartupError:
         return
     assert load_description(tmp_path) == description
+
+
+def test_the_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
+    """A cache may belong to several users; only their umask decides who reads it."""
+    weights = tmp_path / "model.gguf"
+    write_tiny_model(weights)
+    into = tmp_path / "described"
+    into.mkdir()
+    describe(weights, into)
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    assert {path.stat().st_mode for path in into.iterdir()} == {plain.stat().st_mode}
