@@ -87,8 +87,10 @@ def show(console: Console, ready: Ready) -> None:
         console.print(Panel(table, title=title, title_align="left", expand=False))
     else:
         _plain(console, title)
-        for label, text in rows(ready):
-            _plain(console, f"  {label:<11} {text}")
+        lines = rows(ready)
+        width = max(len(label) for label, _ in lines)
+        for label, text in lines:
+            _plain(console, f"  {label:<{width}}  {text}")
     _plain(console, "\nTry it:\n")
     for command in commands(ready):
         _plain(console, f"{command}\n")

@@ -100,5 +100,5 @@ def test_a_pipe_gets_plain_lines() -> None:
     shown = _shown(_ready(), terminal=False)
     assert shown.replace("\n", "").isprintable()
     assert "╭" not in shown
-    assert "  OpenAI API  http://127.0.0.1:6006/v1\n" in shown
+    assert "  OpenAI API    http://127.0.0.1:6006/v1\n" in shown
     assert "╭" in _shown(_ready(), terminal=True)

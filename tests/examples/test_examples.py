@@ -1,0 +1,123 @@
+"""Each example, run as a user would, against the real `serve` with the real model."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qwen_openai.models.layout import default_home
+from tests.cli.program import PROGRAM, environment
+from tests.real import real_files
+
+pytestmark = pytest.mark.real
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LONGEST = 40  # lines
+_BASE_URL = re.compile(r"http://\S+/v1$", re.MULTILINE)
+
+
+def _files() -> list[Path]:
+    return sorted(file for file in EXAMPLES.iterdir() if file.suffix in {".py", ".sh"})
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[dict[str, str]]:
+    """The environment of a client, while a server runs."""
+    real_files()
+    clean = environment(Path(os.environ.get("QWEN_OPENAI_HOME") or default_home()))
+    with subprocess.Popen(
+        [PROGRAM, "serve", "--port", "0", "--context", "2048", "--slots", "2"],
+        env=clean,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            found = next(filter(None, map(_BASE_URL.search, process.stdout)), None)
+            assert found is not None, "the server did not start"
+            yield {**clean, "QWEN_OPENAI_BASE_URL": found.group()}
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+
+
+def _run(name: str, env: dict[str, str], tmp_path: Path) -> str:
+    """Run a copy of an example outside the repository, where it finds nothing of ours."""
+    copy = shutil.copy(EXAMPLES / name, tmp_path)
+    runner = [sys.executable] if name.endswith(".py") else ["bash"]
+    done = subprocess.run(
+        [*runner, copy], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def _has_chinese(text: str) -> bool:
+    return re.search(r"[\u4e00-\u9fff]{2}", text) is not None
+
+
+def test_openai_chat(env: dict[str, str], tmp_path: Path) -> None:
+    first, second, usage = _run("openai_chat.py", env, tmp_path).splitlines()
+    assert "Paris" in first
+    assert "巴黎" in second
+    assert re.fullmatch(r"\d+ tokens", usage)
+
+
+def test_openai_stream(env: dict[str, str], tmp_path: Path) -> None:
+    *text, usage = _run("openai_stream.py", env, tmp_path).splitlines()
+    assert "北京" in "".join(text)
+    assert re.fullmatch(r"\d+ tokens", usage)
+
+
+def test_langchain_chat(env: dict[str, str], tmp_path: Path) -> None:
+    shown = _run("langchain_chat.py", env, tmp_path)
+    assert re.search(r"4|[Ff]our", shown.splitlines()[0])
+    assert len(shown.splitlines()) > 1
+
+
+def test_legacy_requests(env: dict[str, str], tmp_path: Path) -> None:
+    shown = _run("legacy_requests.py", env, tmp_path)
+    assert _has_chinese(shown)
+    assert re.fullmatch(r"2 turns at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", shown.splitlines()[-1])
+
+
+def test_legacy_curl(env: dict[str, str], tmp_path: Path) -> None:
+    body = json.loads(_run("legacy_curl.sh", env, tmp_path))
+    assert set(body) == {"response", "history", "status", "time"}
+    assert body["status"] == 200
+    assert _has_chinese(body["response"])
+    assert body["history"] == [["你好", body["response"]]]
+
+
+def test_chat_with_a_local_model(env: dict[str, str]) -> None:
+    without = {name: value for name, value in env.items() if name != "QWEN_OPENAI_BASE_URL"}
+    done = subprocess.run(
+        [PROGRAM, "chat", "qwen2.5-coder-0.5b"],
+        env={**without, "QWEN_OPENAI_CONTEXT": "1024", "QWEN_OPENAI_SLOTS": "1"},
+        input="法国的首都是哪里?",
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "巴黎" in done.stdout
+
+
+def test_examples_are_short_and_all_are_run() -> None:
+    files = _files()
+    assert [file.name for file in files] == [
+        "langchain_chat.py",
+        "legacy_curl.sh",
+        "legacy_requests.py",
+        "openai_chat.py",
+        "openai_stream.py",
+    ]
+    for file in files:
+        assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST
