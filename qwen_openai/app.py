@@ -24,7 +24,7 @@ from qwen_openai.routes.chat import ChatCompletions
 from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.info import ListModels, Live, Ready, RetrieveModel
 from qwen_openai.routes.legacy import LegacyChat
-from qwen_openai.routes.middleware import Envelope, HostCheck, KeyCheck
+from qwen_openai.routes.middleware import ConnectionLimit, Envelope, HostCheck, KeyCheck
 from qwen_openai.settings import Settings
 
 _SUMMARIES = {
@@ -71,6 +71,7 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(KeyCheck, key=key)
     app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
+    app.add_middleware(ConnectionLimit, gateway=gateway)
     app.add_middleware(Envelope)
     app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

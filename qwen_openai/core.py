@@ -44,9 +44,9 @@ class Sampling:
 class Job:
     """One request, as an engine sees it.
 
-    ``choice`` is which of the ``n`` answers this job makes: an engine makes one answer a job, stamps
-    every event with this index and adds it to a given seed; the service fans out. ``max_total``
-    bounds prompt and answer together (the tutorial's max_length). With ``drop_oldest_pairs`` the
+    ``choice`` is which of the ``n`` answers this job makes: an engine makes one answer a job,
+    stamps every event with this index and adds it to a given seed; the service fans out.
+    ``max_total`` bounds prompt and answer together (the tutorial's max_length). With ``drop_oldest_pairs`` the
     oldest user/assistant pairs that do not fit are left out and reported, otherwise a prompt that
     does not fit is refused. ``changes`` is what the adapter altered, one short phrase each.
     """

@@ -15,15 +15,13 @@ from types import FrameType
 
 import psutil
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from qwen_openai.app import create_app
 from qwen_openai.engines.base import Engine
-from qwen_openai.errors import StartupError, Unavailable
+from qwen_openai.errors import StartupError
 from qwen_openai.http_protocol import limited
-from qwen_openai.responses.errors import error_body
 from qwen_openai.routes.gateway import Gateway
-from qwen_openai.routes.respond import send_json
 from qwen_openai.settings import Settings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -113,7 +111,7 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_ready: Callable[[int], None] | None = None
         config = uvicorn.Config(
-            _ConnectionLimit(app, self._connections, settings.limit_connections),
+            app,
             http=limited(settings.header_timeout, settings.write_timeout),
             ws="none",
             loop="none",
@@ -129,9 +127,7 @@ class Server(uvicorn.Server):
         # uvicorn's annotation is int; fractions of a second matter to tests and to impatience.
         config.timeout_graceful_shutdown = settings.drain_timeout  # type: ignore[assignment]
         super().__init__(config)
-
-    def _connections(self) -> int:
-        return len(self.server_state.connections)
+        gateway.connections = self.server_state.connections
 
     async def serve_on(self, sock: socket.socket, on_ready: Callable[[int], None] | None) -> None:
         """Serve on a bound socket until told to stop."""
@@ -189,20 +185,3 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.close()
-
-
-class _ConnectionLimit:
-    """Answers 503 while too many connections are open; health stays reachable."""
-
-    def __init__(self, app: ASGIApp, connections: Callable[[], int], limit: int) -> None:
-        self._app = app
-        self._connections = connections
-        self._limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._connections() > self._limit and not scope["path"].startswith("/health/"):
-            full = Unavailable("Too many connections are open. Send the request again later.")
-            headers = {**full.headers(), "connection": "close"}
-            await send_json(send, error_body(full), status=503, headers=headers)
-            return
-        await self._app(scope, receive, send)

@@ -1,7 +1,7 @@
 """What every endpoint needs of the running gateway, in one value."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from qwen_openai.adapter.limits import Limits
 from qwen_openai.chat import ChatService
@@ -23,6 +23,8 @@ class Gateway:
         self.created = int(time.time())
         self.limits = Limits(max_n=settings.max_n, max_messages=settings.max_messages)
         self.draining = False
+        # The server's own set of open connections, once there is a server.
+        self.connections: Collection[object] = ()
 
     def check_model(self, name: str) -> None:
         """Raise ModelNotFound, with the names that exist, unless ``name`` is one of them."""

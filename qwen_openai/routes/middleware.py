@@ -1,7 +1,8 @@
 """Pure ASGI middleware: identity and timing of a request, its failures, its right to come in.
 
 From the outside in: `Envelope` (request id, timing headers, errors as bodies, the log line),
-`HostCheck`, `KeyCheck`. Decisions look at `scope["path"]` alone, never at a URL built from headers.
+`ConnectionLimit`, `HostCheck`, `KeyCheck`. Decisions look at `scope["path"]` alone, never at a URL
+built from headers.
 """
 
 import asyncio
@@ -25,12 +26,14 @@ from qwen_openai.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     PayloadTooLarge,
     RequestTimeout,
 )
 from qwen_openai.observe.logs import printable
 from qwen_openai.responses.errors import error_body, legacy_error_body
 from qwen_openai.routes.disconnect import ClientLeft
+from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.respond import send_and_drain, send_json
 
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
@@ -105,8 +108,8 @@ class Envelope:
     async def _answer(self, scope: Scope, send: Send, error: ApiError) -> None:
         body = _body(scope, error)
         headers = error.headers()
-        if error.status == RequestTimeout.status:
-            # What the client may still send must not be taken for its next request.
+        if isinstance(error, RequestTimeout | Overloaded):
+            # A late body must not be taken for the next request; a full server frees connections.
             headers["connection"] = "close"
         await send_json(send, body, status=error.status, headers=headers)
 
@@ -145,6 +148,22 @@ def _from_router(scope: Scope, error: HTTPException) -> ApiError:
             f"{scope['method']} is not allowed at {path}; use {allow}.", allow=allow
         )
     return InvalidRequest(str(error.detail))
+
+
+class ConnectionLimit:
+    """Answers 503 while too many connections are open; health stays reachable."""
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app = app
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = self._gateway.settings.limit_connections
+        if len(self._gateway.connections) > limit and scope["path"] not in OPEN_PATHS:
+            raise Overloaded(
+                f"More than {limit} connections are open. Send the request again later."
+            )
+        await self._app(scope, receive, send)
 
 
 class HostCheck:
