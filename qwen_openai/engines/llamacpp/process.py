@@ -96,6 +96,11 @@ class Process(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(encode(kind, request, payload))
 
+    def hang_up(self) -> None:
+        """Close the connection; the child then ends by itself."""
+        if self._transport is not None:
+            self._transport.close()
+
     def kill(self, verdict: str) -> None:
         """End the child at once; ``verdict`` is what `ended` will say."""
         self._verdict = self._verdict or verdict

@@ -68,9 +68,8 @@ def to_uint32(seed: int | None, choice: int) -> int:
     """Map any int64 seed and the choice's index to what llama.cpp takes; None draws a fresh one."""
     if seed is None:
         return secrets.randbelow(_RANDOM_SEED)
-    wide = (seed + choice) % 2**64
-    folded = (wide ^ (wide >> 32)) & 0xFFFFFFFF
-    return folded if folded != _RANDOM_SEED else 0
+    wide = seed % 2**64
+    return ((wide ^ (wide >> 32)) % 2**32 + choice) % _RANDOM_SEED
 
 
 def request_body(
