@@ -135,7 +135,9 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({name}), load {os.getloadavg()[0]:.1f}"
 
 
-def start_gateway(*arguments: str, environ: dict[str, str] | None = None) -> tuple[subprocess.Popen[bytes], int]:
+def start_gateway(
+    *arguments: str, environ: dict[str, str] | None = None
+) -> tuple[subprocess.Popen[bytes], int]:
     """Start `qwen-openai serve` on a free port; the process and the port."""
     import socket
     import sys
@@ -154,7 +156,9 @@ def start_gateway(*arguments: str, environ: dict[str, str] | None = None) -> tup
     return process, port
 
 
-def wait_ready(process: subprocess.Popen[bytes], port: int, path: str, *, seconds: float = 120) -> float:
+def wait_ready(
+    process: subprocess.Popen[bytes], port: int, path: str, *, seconds: float = 120
+) -> float:
     """Wait for a 200 at ``path``; how long it took. Raises RuntimeError when the process ends."""
     import http.client
 

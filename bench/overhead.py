@@ -1,8 +1,8 @@
 """What the gateway itself costs: `python -m bench.overhead [--seconds 5] [--repeat 3]`.
 
-The fake engine behind the real server process, which has one core to itself; the load generator has
-the other. Printed: requests/s and SSE events/s of one worker, beside a bare ASGI application in the
-same server software that answers bytes of the same size (the baseline: what uvicorn can do at best).
+The fake engine behind the real server process, which has one core to itself; the load generator
+has the other. Printed: requests/s and SSE events/s of one worker, beside a bare ASGI application in
+the same server software that answers bytes of the same size (what uvicorn can do at best).
 """
 
 import argparse
@@ -67,7 +67,10 @@ def main() -> None:
     for process in (gateway, bare):
         pin(process.pid, {cores[0]})
     pin(os.getpid(), {cores[-1]})
-    plain, long = request_bytes("/v1/chat/completions", _BODY), request_bytes("/v1/chat/completions", _LONG)
+    plain, long = (
+        request_bytes("/v1/chat/completions", _BODY),
+        request_bytes("/v1/chat/completions", _LONG),
+    )
     figures: dict[str, list[float]] = {"ours": [], "bare": [], "ours sse": [], "bare sse": []}
 
     async def measure() -> None:

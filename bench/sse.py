@@ -1,7 +1,7 @@
 """Why sse-starlette is not used: `python -m bench.sse`.
 
-The same 20,000 events through `EventSourceResponse` and through `routes.respond.send_events`, into a
-sink that drops them: microseconds an event, and the ratio.
+The same 20,000 events through `EventSourceResponse` and through `routes.respond.send_events`, into
+a sink that drops them: microseconds an event, and the ratio.
 """
 
 import asyncio

@@ -46,9 +46,10 @@ class Job:
 
     ``choice`` is which of the ``n`` answers this job makes: an engine makes one answer a job,
     stamps every event with this index and adds it to a given seed; the service fans out.
-    ``max_total`` bounds prompt and answer together (the tutorial's max_length). With ``drop_oldest_pairs`` the
-    oldest user/assistant pairs that do not fit are left out and reported, otherwise a prompt that
-    does not fit is refused. ``changes`` is what the adapter altered, one short phrase each.
+    ``max_total`` bounds prompt and answer together (the tutorial's max_length). With
+    ``drop_oldest_pairs`` the oldest user/assistant pairs that do not fit are left out and reported,
+    otherwise a prompt that does not fit is refused. ``changes`` is what the adapter altered, one
+    short phrase each; ``ignored`` names parameters that have no effect.
     """
 
     id: str
