@@ -99,7 +99,7 @@ def test_an_unusable_key_is_refused_and_not_repeated(key: str) -> None:
 def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     file = tmp_path / "my.toml"
     file.write_text("prot = 1\n", encoding="utf-8")
-    with pytest.raises(StartupError, match="Unknown setting 'prot' in .*my.toml") as caught:
+    with pytest.raises(StartupError, match=r"Unknown setting 'prot' in .*my\.toml") as caught:
         load(environ={}, config=file)
     assert caught.value.fix == "Did you mean 'port'?"
 
