@@ -4,7 +4,7 @@
 
 Both serve the embedded model with the same slots, context, threads, batch and waiting policy, the
 prompt cache off. Both are asked for the same chat, greedy, as a stream; they take turns, so drift
-of a shared machine hits both. Printed: medians, and the ratio of gateway to llama.cpp, round by round.
+of a shared machine hits both. Printed: medians, and the ratio of gateway to llama.cpp by rounds.
 """
 
 import argparse

@@ -148,11 +148,17 @@ class Workers:
         return ""
 
 
-def load(config: Config) -> Completions:
-    """Load the model. Raises ImportError, RuntimeError, MemoryError as xllamacpp does."""
+class Parameters(Protocol):
+    """What callers may still change of `xllamacpp.CommonParams`."""
+
+    api_keys: list[str]
+    n_threads_http: int
+
+
+def parameters(config: Config) -> Parameters:
+    """xllamacpp's parameters for a configuration. Raises ImportError."""
     # No type stubs are published; the names were checked against the release that is pinned.
-    library = importlib.import_module("xllamacpp")
-    params = library.CommonParams()
+    params = importlib.import_module("xllamacpp").CommonParams()
     params.model.path = config["weights"]
     params.n_parallel = config["slots"]
     params.n_ctx = config["context"] * config["slots"]
@@ -173,7 +179,14 @@ def load(config: Config) -> Completions:
     params.api_keys = [secrets.token_hex(32)]
     params.n_threads_http = 1
     params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
-    server: Completions = library.Server(params)
+    made: Parameters = params
+    return made
+
+
+def load(config: Config) -> Completions:
+    """Load the model. Raises ImportError, RuntimeError, MemoryError as xllamacpp does."""
+    params = parameters(config)
+    server: Completions = importlib.import_module("xllamacpp").Server(params)
     return server
 
 
