@@ -1,6 +1,7 @@
 """The real `chat` against a live gateway, through a pipe and on a terminal."""
 
 import json
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -118,6 +119,37 @@ def test_a_chat_on_a_terminal(env: dict[str, str], engine: FakeEngine, tmp_path:
         "still there?",
         "STILL THERE?",
     ]
+
+
+@pytest.fixture
+def lonely(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine where no gateway runs."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    return environment(tmp_path, QWEN_OPENAI_PORT=str(port), QWEN_OPENAI_ENGINE="fake")
+
+
+def test_without_a_gateway_a_model_is_offered(lonely: dict[str, str], tmp_path: Path) -> None:
+    with OnTerminal("chat", env=lonely, cwd=tmp_path) as chat:
+        chat.expect("Run qwen2.5-coder-0.5b here, for this chat?")
+        chat.type("y" + ENTER)
+        chat.expect(">>>")
+        chat.type("anyone?" + ENTER)
+        chat.expect(">>>")
+        chat.type("/save talk.json" + ENTER)
+        chat.expect("Saved to")
+        chat.expect(">>>")
+        chat.type("/exit" + ENTER)
+        assert chat.wait() == 0
+    saved = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))["messages"]
+    assert [turn["content"] for turn in saved] == ["anyone?", "anyone?"]
+
+
+def test_the_offer_can_be_declined(lonely: dict[str, str], tmp_path: Path) -> None:
+    with OnTerminal("chat", env=lonely, cwd=tmp_path) as chat:
+        chat.expect("for this chat?")
+        chat.type("n" + ENTER)
+        assert chat.wait() == 1
 
 
 def test_saving_never_overwrites(tmp_path: Path) -> None:
