@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 
 from qwen_openai.core import Event, Sampling, Text
 from qwen_openai.engines.llamacpp import LlamaCppEngine, Timings
@@ -218,3 +219,18 @@ async def test_a_killed_gateway_leaves_no_child(model: ModelFiles, loaded: bool)
     gateway.kill()
     await gateway.wait()
     await until(lambda: gone(pid), 10)
+
+
+@pytest.mark.real
+def test_the_same_holds_under_uvloop(running: Running) -> None:
+    async def main() -> None:
+        async with running(timings=QUICK) as engine:
+            (stream,) = await streaming(engine, 1)
+            assert engine.pid is not None
+            os.kill(engine.pid, signal.SIGKILL)
+            with pytest.raises(EngineFailed, match="signal 9"):
+                await drain(stream, [])
+            await until(lambda: engine.health().ready)
+            assert finish_of(await collect(engine, SHORT)).completion_tokens == 2
+
+    uvloop.run(main())
