@@ -32,7 +32,7 @@ def create_engine(settings: Settings, files: ModelFiles | None) -> Engine:
 
 
 def _llamacpp(settings: Settings, files: ModelFiles) -> Engine:
-    from qwen_openai.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
+    from qwen_openai.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, Vocabulary
     from qwen_openai.engines.llamacpp.sizing import choose, measure
 
     sizing = choose(
@@ -54,6 +54,10 @@ def _llamacpp(settings: Settings, files: ModelFiles) -> Engine:
         default_max_tokens=settings.default_max_tokens,
         stall_timeout=settings.stall_timeout,
     )
-    renderer = Renderer.load(files.tokenizer, files.description.template)
-    stops = (renderer.token_id(token) for token in family_of(files.name).stop_tokens)
-    return LlamaCppEngine(options, renderer, tuple(stop for stop in stops if stop is not None))
+
+    def load_vocabulary() -> Vocabulary:
+        renderer = Renderer.load(files.tokenizer, files.description.template)
+        stops = (renderer.token_id(token) for token in family_of(files.name).stop_tokens)
+        return Vocabulary(renderer, frozenset(stop for stop in stops if stop is not None))
+
+    return LlamaCppEngine(options, load_vocabulary)

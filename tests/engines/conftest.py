@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from qwen_openai.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, Timings
+from qwen_openai.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, Timings, Vocabulary
 from qwen_openai.families import family_of
 from qwen_openai.models.store import ModelFiles
 from qwen_openai.prompting.render import Renderer
@@ -58,8 +58,7 @@ def make_engine(
     ) -> LlamaCppEngine:
         return LlamaCppEngine(
             replace(options, **changed),  # type: ignore[arg-type]  # named by the tests
-            renderer,
-            stop_ids if stops is None else stops,
+            lambda: Vocabulary(renderer, frozenset(stop_ids if stops is None else stops)),
             timings=timings,
         )
 

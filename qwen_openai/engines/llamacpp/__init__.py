@@ -8,12 +8,17 @@ slots and threads. The names below load lazily: the child imports this package a
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qwen_openai.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
+    from qwen_openai.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, Vocabulary
     from qwen_openai.engines.llamacpp.supervisor import Timings
 
-__all__ = ["LlamaCppEngine", "LlamaCppOptions", "Timings"]
+__all__ = ["LlamaCppEngine", "LlamaCppOptions", "Timings", "Vocabulary"]
 
-_HOMES = {"LlamaCppEngine": "engine", "LlamaCppOptions": "engine", "Timings": "supervisor"}
+_HOMES = {
+    "LlamaCppEngine": "engine",
+    "LlamaCppOptions": "engine",
+    "Timings": "supervisor",
+    "Vocabulary": "engine",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -46,6 +46,14 @@ class LlamaCppOptions:
     stall_timeout: float = 120.0
 
 
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What turns messages into token ids, and the ids that end an answer."""
+
+    renderer: Renderer
+    stop_ids: frozenset[int]
+
+
 class _Answer:
     """The frames of one request on their way to its generator."""
 
@@ -86,14 +94,14 @@ class LlamaCppEngine:
     def __init__(
         self,
         options: LlamaCppOptions,
-        renderer: Renderer,
-        stop_ids: tuple[int, ...],
+        load_vocabulary: Callable[[], Vocabulary],
         *,
         timings: Timings | None = None,
     ) -> None:
+        """``load_vocabulary`` runs once, in a thread, while the child loads the weights."""
         self._options = options
-        self._renderer = renderer
-        self._stop_ids = frozenset(stop_ids)
+        self._load_vocabulary = load_vocabulary
+        self._vocabulary: asyncio.Task[Vocabulary] | None = None
         self._answers: dict[int, _Answer] = {}
         self._numbers = itertools.count(1)
         self._progress = 0.0
@@ -115,6 +123,7 @@ class LlamaCppEngine:
             timings,
             on_frame=self._on_frame,
             on_down=self._on_down,
+            on_launch=self._on_launch,
             stalled=self._stalled,
         )
 
@@ -128,6 +137,11 @@ class LlamaCppEngine:
         AVX2, a file that is no model, too little memory."""
         begun = time.monotonic()
         await self._supervisor.start()
+        try:
+            await self._ready_vocabulary()
+        except BaseException:
+            await self._supervisor.aclose()
+            raise
         self._load_seconds = time.monotonic() - begun
         if self.pid is not None:
             self._memory = await asyncio.to_thread(_resident, self.pid)
@@ -165,15 +179,16 @@ class LlamaCppEngine:
         is not ready, EngineFailed when it breaks."""
         self._require_ready()
         options = self._options
+        vocabulary = await self._ready_vocabulary()
         prompt = await asyncio.to_thread(
             prepare,
             job,
-            self._renderer,
+            vocabulary.renderer,
             context=options.context,
             default_max_tokens=options.default_max_tokens,
         )
         changes = prompt.changes + penalty_changes(job.sampling)
-        translator = Translator(job.choice, len(prompt.ids), changes, self._stop_ids)
+        translator = Translator(job.choice, len(prompt.ids), changes, vocabulary.stop_ids)
         answer = self._submit(
             request_body(
                 job,
@@ -195,6 +210,16 @@ class LlamaCppEngine:
                     yield event
         finally:
             self._leave(answer, translator)
+
+    def _on_launch(self) -> None:
+        # Only now: loading holds the interpreter's lock, and would delay the child's start.
+        if self._vocabulary is None:
+            self._vocabulary = asyncio.create_task(asyncio.to_thread(self._load_vocabulary))
+
+    async def _ready_vocabulary(self) -> Vocabulary:
+        if self._vocabulary is None:
+            raise EngineUnavailable("The engine has not been started.")
+        return await asyncio.shield(self._vocabulary)
 
     def _require_ready(self) -> None:
         health = self.health()

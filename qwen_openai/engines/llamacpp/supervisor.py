@@ -41,6 +41,7 @@ class Timings:
 class Supervisor:
     """Runs the child process. ``on_frame`` gets its frames, ``on_down`` the sentence when it ends.
 
+    ``on_launch`` is called each time a child has been sent its configuration.
     ``stalled`` says, in words, that work in flight has made no progress for too long, or None.
     """
 
@@ -51,12 +52,14 @@ class Supervisor:
         *,
         on_frame: Callable[[Frame], None],
         on_down: Callable[[str], None],
+        on_launch: Callable[[], None],
         stalled: Callable[[], str | None],
     ) -> None:
         self._config = config
         self._timings = timings
         self._on_frame = on_frame
         self._on_down = on_down
+        self._on_launch = on_launch
         self._stalled = stalled
         self._process: Process | None = None
         self._loaded: asyncio.Future[None] | None = None
@@ -106,6 +109,7 @@ class Supervisor:
                 fix="Free memory or raise the limit of processes, then start again.",
             ) from None
         self._process = process
+        self._on_launch()
         try:
             await asyncio.wait(
                 (loaded, process.ended),
