@@ -7,22 +7,26 @@ one stops at once. The engine is closed last.
 import asyncio
 import contextlib
 import errno
+import importlib
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import psutil
 import uvicorn
-from starlette.types import ASGIApp
 
-from qwen_openai.app import create_app
 from qwen_openai.engines.base import Engine
 from qwen_openai.errors import StartupError
 from qwen_openai.http_protocol import limited
-from qwen_openai.routes.gateway import Gateway
 from qwen_openai.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from qwen_openai.routes.gateway import Gateway
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -83,6 +87,11 @@ def _holder(port: int) -> str | None:
     return None
 
 
+async def preload() -> None:
+    """Import the web framework in a thread, so that `serve` need not wait for it."""
+    await asyncio.to_thread(importlib.import_module, "qwen_openai.app")
+
+
 async def serve(
     settings: Settings,
     engine: Engine,
@@ -94,6 +103,10 @@ async def serve(
 
     ``on_ready`` is called with the port once connections are accepted.
     """
+    # Not at the top: a port that is taken must fail before the web framework has been imported,
+    # and `preload` does it while the model loads.
+    from qwen_openai.app import create_app
+
     sock = sock or bind(settings)
     app = create_app(settings, engine)
     server = Server(settings, app, app.state.gateway)
@@ -106,7 +119,7 @@ async def serve(
 class Server(uvicorn.Server):
     """uvicorn with our signals: the second one of any kind ends the drain."""
 
-    def __init__(self, settings: Settings, app: ASGIApp, gateway: Gateway) -> None:
+    def __init__(self, settings: Settings, app: "ASGIApp", gateway: "Gateway") -> None:
         self._gateway = gateway
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_ready: Callable[[int], None] | None = None

@@ -1,11 +1,13 @@
 """Fixtures for the whole suite."""
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import uvloop
 from hypothesis import settings as hypothesis_settings
 
 from qwen_openai.observe.logs import configure
@@ -17,6 +19,16 @@ hypothesis_settings.register_profile("suite", deadline=None)
 hypothesis_settings.load_profile("suite")
 
 
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Asynchronous tests run on the loop that `serve` uses, or on those that their mark names."""
+    factories = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+    marker = item.get_closest_marker("asyncio")
+    named = marker.kwargs.get("loop_factories") if marker else None
+    return factories if named else {"uvloop": factories["uvloop"]}
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quiet_logs() -> None:
     """Request lines would drown the reports; warnings and errors are shown."""
@@ -24,12 +36,11 @@ def _quiet_logs() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests reaches them."""
     for name in list(os.environ):
         if name.startswith("QWEN_OPENAI_") and name not in _KEPT:
             monkeypatch.delenv(name)
-    yield
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,9 @@ def test_oldest_pairs_are_dropped_on_the_tutorials_route_alone(server: Live) -> 
     assert answer.status == 200
     assert "history" in answer.headers["x-qwen-openai-changed"]
     assert answer.json()["history"] == [*history, ["hi", "hi"]]
+    alone = call(server.port, "POST", "/", {"prompt": "word " * 100})
+    assert (alone.status, alone.json()["status"]) == (400, 400)
+    assert alone.json()["error"]["param"] == "prompt"
     long = [{"role": "user", "content": "word " * 100}]
     refused = call(server.port, "POST", "/v1/chat/completions", {"model": "c", "messages": long})
     assert refused.json()["error"]["code"] == "context_length_exceeded"

@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from qwen_openai.adapter.legacy import legacy_job
 from qwen_openai.core import Job
+from qwen_openai.errors import ContextLengthExceeded
 from qwen_openai.protocol.legacy import LegacyRequest, parse_legacy
 from qwen_openai.responses.fold import Fold
 from qwen_openai.responses.legacy import legacy_body
@@ -42,7 +43,11 @@ class LegacyChat:
 
     async def _answer(self, scope: Scope, send: Send, request: LegacyRequest, job: Job) -> None:
         fold = Fold(1)
-        opened = await self._gateway.service.open(job)
+        try:
+            opened = await self._gateway.service.open(job)
+        except ContextLengthExceeded as error:
+            # Engines speak of messages; this route's callers sent a prompt.
+            raise ContextLengthExceeded(error.message, param="prompt") from None
         try:
             async for event in opened:
                 fold.add(event)

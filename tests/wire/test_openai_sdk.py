@@ -3,12 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import openai
 import pytest
 from langchain_openai import ChatOpenAI
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from qwen_openai.core import Job
@@ -182,8 +183,26 @@ async def test_a_failure_in_the_middle_of_a_stream_is_an_error_event(n: int) -> 
                 pass
 
 
+@asynccontextmanager
+async def langchain(server: Live) -> AsyncIterator[ChatOpenAI]:
+    """A LangChain model with clients of its own: the ones it shares outlive a test's loop."""
+    async with DefaultAsyncHttpxClient() as client:
+        with DefaultHttpxClient() as blocking:
+            yield ChatOpenAI(
+                base_url=server.base_url,
+                api_key="unused",
+                model="fake",
+                http_async_client=client,
+                http_client=blocking,
+            )
+
+
 async def test_langchain(server: Live) -> None:
-    model = ChatOpenAI(base_url=server.base_url, api_key="unused", model="fake")
+    async with langchain(server) as model:
+        await _use(model)
+
+
+async def _use(model: ChatOpenAI) -> None:
     expected = "one two three"
 
     def blocking() -> list[str]:
@@ -200,8 +219,7 @@ async def test_langchain(server: Live) -> None:
 
 
 async def test_the_usage_chunk_can_be_sent_unasked() -> None:
-    async with live(FakeEngine(), always_stream_usage=True) as server:
-        model = ChatOpenAI(base_url=server.base_url, api_key="unused", model="fake")
+    async with live(FakeEngine(), always_stream_usage=True) as server, langchain(server) as model:
         chunks = [chunk async for chunk in model.astream("one two three")]
     total = chunks[0]
     for chunk in chunks[1:]:

@@ -9,7 +9,7 @@ import aiohttp
 import openai
 import pytest
 from langchain_openai import ChatOpenAI
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient
 from openai.types.chat import ChatCompletionMessageParam
 
 from qwen_openai.engines.llamacpp import LlamaCppEngine
@@ -56,7 +56,19 @@ async def test_sensible_chinese_through_every_client(server: Live, client: Async
     assert legacy["history"] == [["你好", legacy["response"]]]
     plain = await client.chat.completions.create(model=MODEL, messages=CHINESE, max_tokens=64)
     assert _is_chinese(plain.choices[0].message.content or "")
-    model = ChatOpenAI(base_url=server.base_url, api_key="x", model=MODEL, max_tokens=32)
+    async with DefaultAsyncHttpxClient() as asynchronous:
+        with DefaultHttpxClient() as synchronous:
+            model = ChatOpenAI(
+                base_url=server.base_url,
+                api_key="x",
+                model=MODEL,
+                http_async_client=asynchronous,
+                http_client=synchronous,
+            )
+            await _check_langchain(model)
+
+
+async def _check_langchain(model: ChatOpenAI) -> None:
     assert _is_chinese(str((await model.ainvoke("你好")).content))
     assert _is_chinese("".join([str(c.content) async for c in model.astream("你好")]))
 
