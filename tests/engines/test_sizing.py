@@ -24,8 +24,8 @@ SEVEN_B = description(weights=int(4.7 * GB), kv=57_344)
 @pytest.mark.parametrize(
     ("model", "memory", "cores", "context", "slots"),
     [
-        (SMALL, 24 * GB, 2, 16_384, 4),
-        (SMALL, 64 * GB, 16, 16_384, 8),
+        (SMALL, 24 * GB, 2, 8_192, 4),
+        (SMALL, 64 * GB, 16, 8_192, 8),
         (SMALL, 3 * GB, 2, 8_192, 4),
         (SMALL, 1 * GB, 2, 4_096, 1),
         (SMALL, int(0.72 * GB), 2, 512, 1),

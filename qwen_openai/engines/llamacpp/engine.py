@@ -136,11 +136,11 @@ class LlamaCppEngine:
         """Load the model in a child process. Raises StartupError: a missing library, a CPU without
         AVX2, a file that is no model, too little memory."""
         begun = time.monotonic()
-        await self._supervisor.start()
         try:
+            await self._supervisor.start()
             await self._ready_vocabulary()
         except BaseException:
-            await self._supervisor.aclose()
+            await self.aclose()
             raise
         self._load_seconds = time.monotonic() - begun
         if self.pid is not None:
@@ -150,15 +150,18 @@ class LlamaCppEngine:
         """Fail what is in flight and end the child."""
         self._fail_all(lambda: EngineUnavailable("The server is stopping.", retry_after=5))
         await self._supervisor.aclose()
+        if self._vocabulary is not None:
+            # It may still load, or have failed beside a child that failed first.
+            await asyncio.gather(self._vocabulary, return_exceptions=True)
 
     def health(self) -> Health:
         return self._supervisor.health()
 
     def info(self) -> EngineInfo:
         options = self._options
-        cache = "off" if not options.prompt_cache else "slots"
+        cache = "on" if options.prompt_cache else "off"
         if options.prompt_cache and options.prompt_cache_mib:
-            cache = f"slots + {options.prompt_cache_mib} MiB"
+            cache = f"on, and {options.prompt_cache_mib} MiB for idle prompts"
         return EngineInfo(
             engine="llamacpp",
             model=options.name,

@@ -14,7 +14,7 @@ import psutil
 from qwen_openai.errors import StartupError
 from qwen_openai.models.describe import Description
 
-_MAX_CONTEXT = 16_384
+_MAX_CONTEXT = 8_192
 _GOOD_CONTEXT = 4_096
 _MIN_CONTEXT = 512
 _MANY_CORES = 8
@@ -58,7 +58,7 @@ def choose(
 ) -> Sizing:
     """Fill in what the user left open (None) and check what he did not.
 
-    Unasked: 4 slots (8 from 8 cores on) of 16,384 tokens, or what the model was trained for; while
+    Unasked: 4 slots (8 from 8 cores on) of 8,192 tokens, or what the model was trained for; while
     their cache passes a quarter of the memory left by the weights, first the context is halved down
     to 4,096, then the slots down to 1, then the context down to 512.
 
