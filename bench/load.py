@@ -14,6 +14,8 @@ from pathlib import Path
 
 import orjson
 
+# The first text of an answer; the chunk that names the role has an empty content or null.
+_CONTENT = re.compile(rb'"content":"[^"]')
 _LENGTH = re.compile(rb"content-length: (\d+)", re.I)
 
 
@@ -44,17 +46,6 @@ class Stream:
         """Completion tokens by the usage chunk of the stream."""
         found = re.findall(rb'"completion_tokens":(\d+)', bytes(self.raw))
         return int(found[-1]) if found else 0
-
-
-async def post(port: int, request: bytes, connection: object = None) -> int:
-    """One plain request on a fresh connection; the status."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request)
-        status, _ = await _plain(reader)
-        return status
-    finally:
-        writer.close()
 
 
 async def _plain(reader: asyncio.StreamReader) -> tuple[int, bytes]:
@@ -102,14 +93,14 @@ async def stream(port: int, request: bytes, *, keep: bool = True) -> Stream:
         now = time.perf_counter() - begun
         text = tail + data
         seen.events += text.count(b"data: ") - tail.count(b"data: ")
-        if not seen.first and b'"content":"' in text and text.count(b"data: ") > 1:
+        if not seen.first and _CONTENT.search(text):
             seen.first = now
         seen.last = now
         if keep:
             seen.raw += data
         if b"data: [DONE]" in text:
             break
-        tail = text[-32:]
+        tail = text[-64:]
     writer.close()
     return seen
 
