@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from qwen_openai.core import Event, Finish, Job, Started
 from qwen_openai.engines.base import Engine
+from qwen_openai.errors import InvalidRequest
 from qwen_openai.gateway.admission import Admission, Ticket
 from qwen_openai.parsing.chain import Chain
 
@@ -79,8 +80,14 @@ class ChatService:
     def stream(self, job: Job) -> AsyncGenerator[Event, None]:
         """All events of all choices of a job. Closing the generator cancels the work.
 
-        Raises Overloaded here and now when the queue is full.
+        Raises here and now Overloaded when the queue is full, and InvalidRequest for more answers
+        than ever fit, which no retry could mend.
         """
+        room = self.admission.slots + self.admission.queue_size
+        if job.n > room:
+            raise InvalidRequest(
+                f"n is {job.n}; this server makes at most {room} answers at once.", param="n"
+            )
         tickets = self.admission.enter(job.n)
         if job.n == 1:
             return self._choice(job, tickets[0])
@@ -89,6 +96,7 @@ class ChatService:
 
     async def _choice(self, job: Job, ticket: Ticket) -> AsyncGenerator[Event, None]:
         begun = 0.0
+        finish: Finish | None = None
         try:
             await ticket.granted()
             begun = time.monotonic()
@@ -96,13 +104,19 @@ class ChatService:
             async with aclosing(self.engine.generate(job)) as events:
                 async for event in events:
                     for refined in chain.feed(event):
-                        yield refined
                         if isinstance(refined, Finish):
-                            return
+                            finish = refined
+                            break
+                        yield refined
+                    if finish is not None:
+                        break
         finally:
             ticket.release()
             if begun:
                 self._slot_seconds += (time.monotonic() - begun - self._slot_seconds) * 0.2
+        # Only now, with the engine's work ended and the slot free: the reader may take its time.
+        if finish is not None:
+            yield finish
 
 
 async def _merge(
@@ -124,10 +138,12 @@ async def _merge(
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # A stream that never ran has not released its own ticket.
-        for ticket in tickets:
-            ticket.release()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            # A stream that never ran has not released its own ticket.
+            for ticket in tickets:
+                ticket.release()
 
 
 async def _pump(

@@ -1,8 +1,9 @@
 """uvicorn's httptools protocol with the limits it lacks, and with our errors.
 
 Added: a deadline for the headers of each request (slow-header attacks), a bound on their size and
-number (431), a deadline for a reader that stops reading, and a JSON error for bytes that are not
-HTTP. A parse error never writes into a response that is under way. It knows nothing of routes.
+number (431), a deadline for a reader that stops reading, a JSON error for bytes that are not HTTP,
+and news of a client that left for every request of a pipeline. A parse error never writes into a
+response that is under way. It knows nothing of routes.
 """
 
 import asyncio
@@ -11,8 +12,13 @@ from typing import Any
 
 import httptools
 import orjson
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 # OpenAI's own edge accepts about 64 KiB of headers; 100 fields is what nginx and Apache allow.
@@ -38,6 +44,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._too_large = False
+        self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -45,12 +52,19 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        # uvicorn tells only the newest request of a pipeline that its client has left.
+        for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        # The keep-alive timer goes on here: only a new request stops it (`on_message_begin`), not
+        # stray line ends, and not the rest of a body that was answered before it had come.
         if self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
         try:
             # A request line or header that never ends is not reported by the parser: count it here.
             if self._header_timer is not None:
@@ -68,6 +82,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse_headers()
 
     def on_message_begin(self) -> None:
+        self._unset_keepalive_if_required()
         super().on_message_begin()
         if self._header_timer is None:
             self._arm_header_timer()
@@ -86,8 +101,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._disarm_header_timer()
         super().on_headers_complete()
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -135,8 +151,14 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer with an error body and close; only close where an answer is under way."""
         self._disarm_header_timer()
-        busy = self.cycle is not None and not self.cycle.response_complete
-        if not busy and not self.transport.is_closing():
+        running = self._running
+        if running is not None and not running.response_complete and running is self.cycle:
+            # It is this request that is broken: its endpoint must not answer it too.
+            running.disconnected = True
+            running.message_event.set()
+        under_way = running is not None and not running.response_complete
+        unanswered = running is self.cycle and running is not None and not running.response_started
+        if (not under_way or unanswered) and not self.transport.is_closing():
             error = {
                 "message": message,
                 "type": "invalid_request_error",

@@ -32,7 +32,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def bind(settings: Settings) -> socket.socket:
-    """Open the listening socket.
+    """Take the address that `serve` will listen on.
 
     Raises StartupError that names the process holding the port where it can be seen.
     """
@@ -53,7 +53,7 @@ def bind(settings: Settings) -> socket.socket:
     except OSError as error:
         sock.close()
         raise _explain(error, host, port) from None
-    sock.listen(1024)
+    # It does not listen yet: while the model loads, clients are refused and do not hang.
     sock.setblocking(False)
     return sock
 
@@ -123,6 +123,7 @@ class Server(uvicorn.Server):
         self._gateway = gateway
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_ready: Callable[[int], None] | None = None
+        self._host, self._port = settings.host, settings.port
         config = uvicorn.Config(
             app,
             http=limited(settings.header_timeout, settings.write_timeout),
@@ -133,11 +134,11 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=int(settings.keep_alive) or 1,
             timeout_graceful_shutdown=None,
             backlog=1024,
         )
-        # uvicorn's annotation is int; fractions of a second matter to tests and to impatience.
+        # uvicorn's annotations are int; fractions of a second work, and matter to tests.
+        config.timeout_keep_alive = settings.keep_alive  # type: ignore[assignment]
         config.timeout_graceful_shutdown = settings.drain_timeout  # type: ignore[assignment]
         super().__init__(config)
         gateway.connections = self.server_state.connections
@@ -145,6 +146,7 @@ class Server(uvicorn.Server):
     async def serve_on(self, sock: socket.socket, on_ready: Callable[[int], None] | None) -> None:
         """Serve on a bound socket until told to stop."""
         self._loop = asyncio.get_running_loop()
+        self._host, self._port = sock.getsockname()[:2]
         self._on_ready = on_ready
         with self.capture_signals():
             try:
@@ -153,8 +155,11 @@ class Server(uvicorn.Server):
                 await self._end_tasks()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start accepting, then say so."""
-        await super().startup(sockets)
+        """Start accepting, then say so. Raises StartupError when somebody else was faster."""
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            raise _explain(error, str(self._host), self._port) from None
         if self._on_ready is not None and sockets:
             self._on_ready(int(sockets[0].getsockname()[1]))
 
@@ -162,13 +167,14 @@ class Server(uvicorn.Server):
         """What a signal does: the first call begins the drain, the second ends it."""
         if self.should_exit:
             self.force_exit = True
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._cancel_tasks)
+            self._cancel_tasks()
         self.should_exit = True
         self._gateway.drain()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.stop()
+        # A signal comes between any two instructions; the loop calls when nothing is half done.
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.stop)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -68,7 +68,12 @@ def test_curl_without_a_type_works_and_a_page_does_not(server: Live) -> None:
     page = {**form, "origin": "http://evil.example"}
     assert call(server.port, "POST", "/", b'{"prompt": "hi"}', page).status == 415
     chat = b'{"model": "c", "messages": [{"role": "user", "content": "hi"}]}'
-    assert call(server.port, "POST", "/v1/chat/completions", chat, form).status == 415
+    path = "/v1/chat/completions"
+    assert call(server.port, "POST", path, chat, form).status == 415
+    assert call(server.port, "POST", path, chat, {"content-type": ""}).status == 200
+    for header in ("origin", "sec-fetch-site"):
+        untyped = {"content-type": "", header: "cross-site"}
+        assert call(server.port, "POST", path, chat, untyped).status == 415
 
 
 def test_oldest_pairs_are_dropped_on_the_tutorials_route_alone(server: Live) -> None:
@@ -104,9 +109,25 @@ def _explode(job: Job) -> list[Step]:
     return [ValueError(text) if "bug" in text else EngineFailed("The engine died.")]
 
 
-async def test_a_bug_of_ours_is_a_500_that_tells_nothing(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.mark.parametrize("n", [1, 2])
+async def test_a_bug_of_ours_in_a_stream_is_an_error_event(n: int) -> None:
+    def script(job: Job) -> list[Step]:
+        return ["a", ValueError("secret")]
+
+    async with live(FakeEngine(script)) as server:
+        body = {"model": "fake", "stream": True, "n": n}
+        messages = [{"role": "user", "content": "hi"}]
+        path = "/v1/chat/completions"
+        answer = await asyncio.to_thread(
+            call, server.port, "POST", path, {**body, "messages": messages}
+        )
+    events = answer.body.decode().strip().split("\n\n")
+    assert events[-1] == "data: [DONE]"
+    assert '"code":"internal_error"' in events[-2]
+    assert "secret" not in answer.body.decode()
+
+
+async def test_a_bug_of_ours_is_a_500_that_tells_nothing() -> None:
     secret = "bug with a secret prompt"
     async with live(FakeEngine(_explode)) as server:
         body = {"model": "fake", "messages": [{"role": "user", "content": secret}]}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qwen_openai.chat import ChatService
 from qwen_openai.core import Event, Finish, Job, Message, Sampling, Started, Text
 from qwen_openai.engines.fake import FakeEngine, Step
-from qwen_openai.errors import EngineFailed, Overloaded
+from qwen_openai.errors import EngineFailed, InvalidRequest, Overloaded
 
 
 def job(text: str = "one two three", *, n: int = 1, **sampling: object) -> Job:
@@ -98,9 +98,26 @@ async def test_a_failure_reaches_the_caller_and_frees_every_slot(n: int) -> None
 async def test_a_full_queue_refuses_before_anything_runs() -> None:
     engine = FakeEngine(lambda _: [asyncio.Event()], slots=1)
     chat = await service(engine, queue_size=1)
+    chat.admission.enter()
     with pytest.raises(Overloaded):
-        chat.stream(job(n=3))
+        chat.stream(job(n=2))
     assert engine.record.started == 0
+
+
+async def test_more_answers_than_ever_fit_are_the_clients_to_mend() -> None:
+    chat = await service(FakeEngine(slots=1), queue_size=2)
+    with pytest.raises(InvalidRequest) as refused:
+        chat.stream(job(n=4))
+    assert refused.value.param == "n"
+
+
+async def test_the_slot_is_free_before_the_last_event_is_taken() -> None:
+    engine = FakeEngine(lambda _: ["a", "stop", asyncio.Event()])
+    chat = await service(engine)
+    async for event in chat.stream(job(stop=("stop",))):
+        if isinstance(event, Finish):
+            assert engine.record.open == 0
+            assert chat.admission.running == 0
 
 
 @pytest.mark.parametrize("n", [1, 3])

@@ -94,7 +94,9 @@ async def _serve(settings: Settings, engine: Engine, sock: socket.socket, starte
         sys.stdout.flush()
 
     try:
+        preloading = asyncio.create_task(server.preload())
         await _start(engine, settings)
+        await preloading
         await server.serve(settings, engine, sock=sock, on_ready=on_ready)
     finally:
         await engine.aclose()

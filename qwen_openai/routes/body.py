@@ -74,14 +74,13 @@ def _check_type(headers: Headers, *, accept_form: bool) -> None:
         raise UnsupportedMediaType(
             "Content-Encoding is not supported here. Send the JSON body uncompressed."
         )
-    given = headers.get("content-type")
-    if given is None:
-        return
-    media_type = given.partition(";")[0].strip().lower()
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == _JSON:
         return
+    # A page of another site may send other types, and none, without asking; it cannot hide that
+    # it is a page.
     from_page = "origin" in headers or "sec-fetch-site" in headers
-    if accept_form and media_type == _FORM and not from_page:
+    if not from_page and (media_type == "" or (accept_form and media_type == _FORM)):
         return
     raise UnsupportedMediaType(
         "The Content-Type is not supported. Send JSON with 'Content-Type: application/json'."

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import re
 import time
+import traceback
 import uuid
 from collections.abc import Sequence
 
@@ -34,7 +35,7 @@ from qwen_openai.observe.logs import printable
 from qwen_openai.responses.errors import error_body, legacy_error_body
 from qwen_openai.routes.disconnect import ClientLeft
 from qwen_openai.routes.gateway import Gateway
-from qwen_openai.routes.respond import send_and_drain, send_json
+from qwen_openai.routes.respond import INTERNAL_ERROR, send_and_drain, send_json
 
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 _REQUEST_ID = re.compile(rb"[\w-]{1,128}", re.ASCII)
@@ -96,13 +97,11 @@ class Envelope:
             if not scope.get("qwen_openai.begun"):
                 gone = EngineUnavailable("The server is shutting down. Send the request again.")
                 await self._answer(scope, send, gone)
-        except Exception:  # noqa: BLE001  # the HTTP edge: whatever it was, the client gets a body
-            self._log.exception("request failed", path=printable(scope["path"]))
-            oops = EngineFailed(
-                "Something broke inside the server; its log has the details under this request id.",
-                code="internal_error",
-            )
-            await self._answer(scope, send, oops)
+        except Exception as error:  # noqa: BLE001  # the HTTP edge: whatever it was, a body it gets
+            self._log_bug(scope, error)
+            if not scope.get("qwen_openai.begun"):
+                oops = EngineFailed(INTERNAL_ERROR, code="internal_error")
+                await self._answer(scope, send, oops)
         return None
 
     async def _answer(self, scope: Scope, send: Send, error: ApiError) -> None:
@@ -112,6 +111,16 @@ class Envelope:
             # A late body must not be taken for the next request; a full server frees connections.
             headers["connection"] = "close"
         await send_json(send, body, status=error.status, headers=headers)
+
+    def _log_bug(self, scope: Scope, error: Exception) -> None:
+        """Where it broke, without the message: that may quote the request."""
+        frames = traceback.extract_tb(error.__traceback__)
+        self._log.error(
+            "request failed",
+            path=printable(scope["path"]),
+            error=type(error).__name__,
+            frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+        )
 
     def _write_log(self, scope: Scope, status: int, request_id: bytes, seconds: float) -> None:
         usage: Usage | None = scope.get("qwen_openai.usage")

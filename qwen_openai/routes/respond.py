@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 import orjson
 from starlette.types import Receive, Send
 
-from qwen_openai.errors import ApiError, EngineUnavailable
+from qwen_openai.errors import ApiError, EngineFailed, EngineUnavailable
 from qwen_openai.responses.errors import error_body
 from qwen_openai.sse import DONE, frame
 
@@ -24,6 +24,7 @@ _STREAM_HEADERS = (
 )
 
 _DRAIN_SECONDS = 2.0
+INTERNAL_ERROR = "Something broke inside the server; its log has the details under this request id."
 
 
 def _encode(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
@@ -74,6 +75,10 @@ async def send_events(
         closing = DONE
     except ApiError as error:
         closing = frame(error_body(error)) + DONE
+    except Exception:
+        oops = EngineFailed(INTERNAL_ERROR, code="internal_error")
+        await send(_last(frame(error_body(oops)) + DONE))
+        raise
     except asyncio.CancelledError:
         # Either the client left, and this goes nowhere, or the server's drain time is over.
         stopped = EngineUnavailable("The server is shutting down and ended this stream.")

@@ -90,6 +90,18 @@ async def test_leaving_the_queue(stream: bool) -> None:
         first.close()
 
 
+async def test_leaving_with_another_request_in_the_pipeline() -> None:
+    """The newest request of a connection hides the running one from uvicorn."""
+    gated = Gated(1)
+    async with live(gated.engine) as server:
+        reader, writer = await connect(server, stream=True)
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        await reader.readuntil(b"word ")
+        writer.close()
+        await until(lambda: gated.engine.record.cancelled == 1)
+        await until(lambda: server.gateway.service.admission.running == 0)
+
+
 async def test_leaving_after_the_last_token_is_nothing() -> None:
     engine = FakeEngine()
     async with live(engine) as server:
