@@ -15,11 +15,16 @@ from qwen_openai.engines.base import Engine
 from qwen_openai.routes.gateway import Gateway
 from qwen_openai.server import Server, bind
 from qwen_openai.settings import Settings
+from tests.spec import check
 
 
 def make_settings(**values: object) -> Settings:
     """Settings for a test: a free port, nothing from the environment."""
     return Settings.model_validate({"port": 0, **values})
+
+
+_CHAT = "CreateChatCompletion"
+_SCHEMAS = {"/v1/chat/completions": f"{_CHAT}Response", "/v1/models": "ListModelsResponse"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +140,29 @@ def call(
         connection.request(method, path, content, {**sent, **(headers or {})})
         response = connection.getresponse()
         read = response.read()
-        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, read)
+        answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, read)
+        _check_shape(method, path.partition("?")[0], answer)
+        return answer
     finally:
         connection.close()
+
+
+def _check_shape(method: str, path: str, answer: Answer) -> None:
+    """Whatever a test looks at, the body is what the specification says, and has an id."""
+    assert answer.headers["x-request-id"]
+    if method == "HEAD" or not answer.body:
+        return
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        for event in answer.body.decode().strip().split("\n\n"):
+            data = event.removeprefix("data: ")
+            if data != "[DONE]":
+                name = "ErrorResponse" if '"error"' in data[:9] else f"{_CHAT}StreamResponse"
+                check(name, json.loads(data))
+    elif answer.status >= 400:
+        assert (path == "/") == ("status" in answer.json())
+        check("ErrorResponse", {"error": answer.json()["error"]})
+    elif path in _SCHEMAS:
+        check(_SCHEMAS[path], answer.json())
 
 
 def raw(port: int, data: bytes, *, timeout: float = 20) -> bytes:

@@ -76,6 +76,12 @@ def test_two_authorization_headers_are_refused(server: Live) -> None:
     assert answer.status == 401
 
 
+def test_a_key_in_another_header_is_none(server: Live) -> None:
+    for name in ("x-api-key", "api-key"):
+        answer = call(server.port, "GET", "/v1/models", headers={name: KEY})
+        assert (answer.status, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
 @pytest.mark.parametrize("query", ["api_key", "key"])
 def test_a_key_in_the_query_is_told_where_it_belongs(server: Live, query: str) -> None:
     answer = call(server.port, "GET", f"/v1/models?{query}={KEY}")

@@ -10,14 +10,41 @@ import pytest
 from qwen_openai.engines.fake import FakeEngine
 from qwen_openai.http_protocol import MAX_HEADER_FIELDS
 from tests.live import Live, call, live, parse_answers, raw, threaded, until
+from tests.real import real_engine
 
 _BODY = b'{"model":"fake","messages":[{"role":"user","content":"hi"}]}'
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Live]:
-    with threaded(FakeEngine, allowed_hosts=("127.0.0.1", "gateway.test")) as running:
+@pytest.fixture(scope="module", params=["fake", pytest.param("real", marks=pytest.mark.real)])
+def engine(request: pytest.FixtureRequest) -> Iterator[Live]:
+    make = FakeEngine if request.param == "fake" else real_engine
+    with threaded(make, allowed_hosts=("127.0.0.1", "gateway.test")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def usual(engine: Live) -> object:
+    """The answer of a normal request before anything bad was sent."""
+    return _normal(engine)
+
+
+@pytest.fixture
+def server(engine: Live, usual: object) -> Iterator[Live]:
+    """The server; after the test it answers as it did before all of them."""
+    yield engine
+    assert _normal(engine) == usual
+
+
+def _normal(server: Live) -> object:
+    body = {
+        "model": server.gateway.model_names[0],
+        "messages": [{"role": "user", "content": "Name three colours."}],
+        "temperature": 0,
+        "max_tokens": 6,
+    }
+    answer = call(server.port, "POST", "/v1/chat/completions", body)
+    assert answer.status == 200, answer.body
+    return answer.json()["choices"], answer.json()["usage"]
 
 
 def _request(*lines: bytes, body: bytes = b"", target: bytes = b"/v1/models") -> bytes:

@@ -15,7 +15,6 @@ from qwen_openai.engines.base import Engine
 from qwen_openai.engines.fake import FakeEngine
 from tests.live import Live, call, threaded
 from tests.real import real_engine
-from tests.spec import check
 from tests.wire.cases import ALL, CHAT, Case
 
 _CONTEXT = 2048
@@ -67,8 +66,6 @@ def test_bad_input(server: Live, usual: tuple[str, object], case: Case, shared: 
     assert int(answer.headers["openai-processing-ms"]) >= 0
     if answer.status >= 400 and case.method != "HEAD":
         _check_error(case, answer.json())
-    elif answer.status == 200 and case.path == CHAT:
-        check("CreateChatCompletionResponse", answer.json())
     assert _normal(server, model) == before
 
 
@@ -78,8 +75,6 @@ def _check_error(case: Case, body: dict[str, object]) -> None:
     assert set(error) == {"message", "type", "param", "code"}
     if case.path == "/":
         assert body["status"] in case.status
-    else:
-        check("ErrorResponse", body)
     assert error["message"]
     assert len(json.dumps(error)) < 2000, "the error echoes its input"
     if case.param is not None:
