@@ -171,13 +171,12 @@ def pull(
     store = Store(home_of(chosen))
     options = PullOptions(offline=chosen.offline, revision=revision)
     with pull_progress() as progress:
-        path = store.fetch(model, options, progress)
-    found = store.locate(model, revision)
-    if found is None:
-        typer.echo(f"{model} is complete and verified: {path}")
-        typer.echo("It holds no GGUF file, which is all that `serve` runs in this version.")
-    else:
+        found = store.fetch(model, options, progress)
+    if isinstance(found, ModelFiles):
         typer.echo(f"{found.name} is complete and verified: {found.weights}")
+    else:
+        typer.echo(f"{model} is complete and verified: {found}")
+        typer.echo("It holds no GGUF file, which is all that `serve` runs in this version.")
 
 
 def models(

@@ -62,7 +62,8 @@ def locate(model: str, *, home: Path) -> ModelFiles | None:
 
 
 def pull(model: str, *, home: Path, options: PullOptions, progress: Progress) -> ModelFiles:
-    """Return the model, fetched first if need be; one that is there is verified by its full hash.
+    """Return the model, fetched first if need be; one that is there is verified by its full hash
+    and described anew.
 
     ``model`` is a catalogue name, a ModelScope id (``org/name``, ``org/name/file.gguf``, each with
     ``@revision`` if wanted) or a path to a .gguf file or a folder with one. Raises StartupError.
@@ -94,32 +95,32 @@ class Store:
 
     def pull(self, model: str, options: PullOptions, progress: Progress) -> ModelFiles:
         """See `pull`."""
-        with _disk_errors(self.home):
-            ref = parse(model, self.catalogue, options.revision)
-            if isinstance(ref, PathRef):
-                return self._describe_in_place(_only_gguf(ref.path), progress)
-            folder = self._fetched(ref, options, progress)
-            found = self._model(ref, folder)
-            if found is None and (weights := _weights(ref, folder)) is not None:
-                self.describe(weights, folder)  # pulled by a version that described otherwise
-                found = self._model(ref, folder)
-        if found is None:
-            raise StartupError(
-                f"{model} is complete on disk ({folder / _FILES}), but it holds no GGUF file, which"
-                " is all that this version serves.",
-                fix="Choose a repository whose name ends in -GGUF, or a name that"
-                " `qwen-openai models` lists.",
-            )
-        return found
+        found = self.fetch(model, options, progress)
+        if isinstance(found, ModelFiles):
+            return found
+        raise StartupError(
+            f"{model} is complete on disk ({found}), but it holds no GGUF file, which is all that"
+            " this version serves.",
+            fix="Choose a repository whose name ends in -GGUF, or a name that"
+            " `qwen-openai models` lists.",
+        )
 
-    def fetch(self, model: str, options: PullOptions, progress: Progress) -> Path:
-        """Like `pull`, but return the files' folder, also of a model that no engine here serves."""
+    def fetch(self, model: str, options: PullOptions, progress: Progress) -> ModelFiles | Path:
+        """Like `pull`, but of a model without a GGUF file return the folder of its files.
+
+        What is read out of a GGUF file is read anew each time, so that this mends it too.
+        """
         with _disk_errors(self.home):
             ref = parse(model, self.catalogue, options.revision)
             if isinstance(ref, PathRef):
-                self._describe_in_place(_only_gguf(ref.path), progress)
-                return ref.path
-            return self._fetched(ref, options, progress) / _FILES
+                weights = _only_gguf(ref.path)
+                folder = self._describe_in_place(weights, progress)
+                return _read_back(self._files(weights.stem, folder, weights), weights, folder)
+            folder = self._fetched(ref, options, progress)
+            gguf = _weights(ref, folder)
+            if gguf is None:
+                return folder / _FILES
+            return _read_back(self._model(ref, folder), gguf, folder)
 
     def _pulled_folder(self, ref: CatalogueRef | RepositoryRef) -> Path:
         """Return the model's folder. Where no revision was asked for and the default one is absent,
@@ -155,13 +156,14 @@ class Store:
     def _fetched(
         self, ref: CatalogueRef | RepositoryRef, options: PullOptions, progress: Progress
     ) -> Path:
-        """Return the model's folder, complete and verified."""
+        """Return the model's folder, complete, verified and described anew."""
         folder = layout.folder_of(ref, self.home)
         name = _name(ref)
         with self._locked(folder, name, progress) as waited:
-            if waited and self._is_complete(ref, folder):
-                return folder
-            if self._is_sound(ref, folder, progress):
+            just_pulled = waited and self._is_complete(ref, folder)
+            if just_pulled or self._is_sound(ref, folder, progress):
+                if (weights := _weights(ref, folder)) is not None:
+                    self.describe(weights, folder)
                 return folder
             if options.offline:
                 raise StartupError(
@@ -203,24 +205,17 @@ class Store:
         _replace(place.ready, folder, place.partial / "old")
         shutil.rmtree(place.partial, ignore_errors=True)
 
-    def _describe_in_place(self, weights: Path, progress: Progress) -> ModelFiles:
+    def _describe_in_place(self, weights: Path, progress: Progress) -> Path:
+        """Describe a file that lies elsewhere anew; return the folder of its description."""
         folder = layout.local_folder(weights, self.home)
         with self._locked(folder, weights.name, progress):
-            found = self._files(weights.stem, folder, weights)
-            if found is None:
-                partial = layout.partial_folder(folder, self.home)
-                partial.mkdir(parents=True, exist_ok=True)
-                self.describe(weights, partial)
-                for older in folder.parent.glob(f"{folder.name.split('-')[0]}-*"):
-                    shutil.rmtree(older)
-                _replace(partial, folder, partial.with_name(partial.name + ".old"))
-                found = self._files(weights.stem, folder, weights)
-        if found is None:
-            raise StartupError(
-                f"What was read out of {weights} cannot be read back from {folder}.",
-                fix="Delete that folder and try again.",
-            )
-        return found
+            partial = layout.partial_folder(folder, self.home)
+            partial.mkdir(parents=True, exist_ok=True)
+            self.describe(weights, partial)
+            for older in folder.parent.glob(f"{folder.name.split('-')[0]}-*"):
+                shutil.rmtree(older)
+            _replace(partial, folder, partial.with_name(partial.name + ".old"))
+        return folder
 
     @contextmanager
     def _locked(self, folder: Path, name: str, progress: Progress) -> Iterator[bool]:
@@ -239,6 +234,15 @@ class Store:
             yield waited
         finally:
             lock.release()
+
+
+def _read_back(found: ModelFiles | None, weights: Path, folder: Path) -> ModelFiles:
+    if found is None:
+        raise StartupError(
+            f"What was read out of {weights} cannot be read back from {folder}.",
+            fix="Delete that folder and try again.",
+        )
+    return found
 
 
 def _name(ref: CatalogueRef | RepositoryRef) -> str:

@@ -47,6 +47,23 @@ def test_pull_of_what_cannot_be_served_says_so(
     assert "no GGUF file" in result.stdout
 
 
+@pytest.mark.parametrize("left", [None, '{"format": 0}'])
+def test_pull_of_a_good_model_mends_its_description(
+    program: typer.Typer, hub: StandIn, home: Path, told: Told, left: str | None
+) -> None:
+    hub.repositories[tiny.REPOSITORY] = {"master": {tiny.FILE: tiny.gguf()}}
+    found = Store(home).pull(tiny.REPOSITORY, PullOptions(), told)
+    description = found.tokenizer.with_name("model.json")
+    description.unlink()
+    if left is not None:
+        description.write_text(left)
+    result = CliRunner().invoke(program, ["pull", tiny.REPOSITORY, "--home", str(home)])
+    assert result.exit_code == 0, result.output
+    assert "no GGUF file" not in result.stdout
+    assert result.stdout == f"{tiny.REPOSITORY} is complete and verified: {found.weights}\n"
+    assert Store(home).locate(tiny.REPOSITORY) == found
+
+
 def test_pull_offline_fails(program: typer.Typer, home: Path) -> None:
     result = CliRunner().invoke(program, ["pull", "--offline", "--home", str(home)])
     assert isinstance(result.exception, StartupError)

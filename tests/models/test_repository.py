@@ -32,6 +32,7 @@ def test_a_snapshot_at_a_revision(
 ) -> None:
     hub.repositories[_CHAT] = {"v1.1.4": chat_files}
     folder = Store(home).fetch(_CHAT, PullOptions(revision="v1.1.4"), told)
+    assert isinstance(folder, Path)
     got = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -115,6 +116,7 @@ def test_a_killed_snapshot_goes_on(hub: StandIn, home: Path, tmp_path: Path, tol
     hub.sent.clear()
 
     folder = Store(home).fetch(_CHAT, PullOptions(), told)
+    assert isinstance(folder, Path)
     assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
     assert [(sent.file, sent.begin >= 2 * _MIB) for sent in hub.sent] == [
         ("model.safetensors", True)
@@ -183,6 +185,16 @@ def test_a_local_file_is_used_in_place(
     assert found.tokenizer.is_relative_to(home)
     assert list(weights.parent.iterdir()) == [weights]
     assert store.locate(model) == found
+
+
+def test_a_pull_of_a_local_file_describes_it_anew(home: Path, tmp_path: Path, told: Told) -> None:
+    weights = tmp_path / "my.gguf"
+    weights.write_bytes(tiny.gguf())
+    found = Store(home).pull(str(weights), PullOptions(), told)
+    whole = found.tokenizer.read_bytes()
+    found.tokenizer.write_text("damaged")
+    assert Store(home).fetch(str(weights), PullOptions(), told) == found
+    assert found.tokenizer.read_bytes() == whole
 
 
 def test_a_local_file_that_changed_is_read_again(home: Path, tmp_path: Path, told: Told) -> None:

