@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qwen_openai import settings
 from qwen_openai.models.failure import SourceFailed
 
 _TETHER = Path(__file__).with_name("tether.py")
@@ -25,8 +26,9 @@ _OUTPUT_KEPT = 16 * 1024
 class Task:
     """A module to run as ``python -m`` would.
 
-    ``watch`` is the folder whose growth is progress; ``environment`` is added to ours; after
-    ``stall`` seconds without growth the child is taken for hung.
+    ``watch`` is the folder whose growth is progress; ``environment`` is added to ours
+    (less the gateway's own settings); after ``stall`` seconds without growth the child is taken for
+    hung.
     """
 
     module: str
@@ -62,7 +64,7 @@ def run(task: Task, on_growth: Callable[[int], None]) -> Ended:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **task.environment},
+            env={**_environment(), "PYTHONUNBUFFERED": "1", **task.environment},
         )
         try:
             code = _watch(child, task, on_growth)
@@ -72,6 +74,15 @@ def run(task: Task, on_growth: Callable[[int], None]) -> Ended:
         size = output.seek(0, os.SEEK_END)
         output.seek(max(0, size - _OUTPUT_KEPT))
         return Ended(code, output.read().decode("utf-8", errors="replace"))
+
+
+def _environment() -> dict[str, str]:
+    """Our environment, less our own settings: no downloader needs them, and the key is one."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith(settings.ENV_PREFIX)
+    }
 
 
 def _watch(child: subprocess.Popen[bytes], task: Task, on_growth: Callable[[int], None]) -> int:

@@ -91,6 +91,18 @@ def test_what_it_printed_says_why_it_failed(tmp_path: Path, folder: Path) -> Non
     assert child.Ended(1, "").last_line() == "no reason given"
 
 
+def test_the_gateways_settings_stay_here(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QWEN_OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("qwen_openai_config", "file")  # settings are read in either case
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    task = _task(tmp_path, "import os\nprint(sorted(os.environ))\n", folder)
+    shown = child.run(task, lambda _: None).output
+    assert "PIP_NO_INDEX" in shown
+    assert "qwen_openai" not in shown.lower()
+
+
 def test_a_child_that_hangs_is_ended(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(SourceFailed, match="nothing arrived"):
         child.run(_task(tmp_path, _HANG, folder, stall=0.5), lambda _: None)
