@@ -145,6 +145,25 @@ def test_without_a_gateway_a_model_is_offered(lonely: dict[str, str], tmp_path: 
     assert [turn["content"] for turn in saved] == ["anyone?", "anyone?"]
 
 
+def test_a_local_gateway_answers_whatever_hosts_are_allowed(
+    lonely: dict[str, str], tmp_path: Path
+) -> None:
+    env = {**lonely, "QWEN_OPENAI_ALLOWED_HOSTS": "gateway.example"}
+    with OnTerminal("chat", env=env, cwd=tmp_path) as chat:
+        chat.expect("for this chat?")
+        chat.type("y" + ENTER)
+        chat.expect(">>>")
+        chat.type("anyone?" + ENTER)
+        chat.expect(">>>")
+        chat.type("/save talk.json" + ENTER)
+        chat.expect("Saved to")
+        chat.expect(">>>")
+        chat.type("/exit" + ENTER)
+        assert chat.wait() == 0
+    saved = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))["messages"]
+    assert [turn["content"] for turn in saved] == ["anyone?", "anyone?"]
+
+
 def test_the_offer_can_be_declined(lonely: dict[str, str], tmp_path: Path) -> None:
     with OnTerminal("chat", env=lonely, cwd=tmp_path) as chat:
         chat.expect("for this chat?")
