@@ -40,10 +40,46 @@ def test_a_python_that_does_not_suit_is_one_clear_line(name: str, tmp_path: Path
     assert "PYTHON=" in done.stderr.splitlines()[1]
 
 
+_ENVIRONMENT = """\
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+venv="$root"
+prepare_environment() { :; }
+fail() { exit 1; }
+"""
+
+
+@pytest.mark.parametrize("pulls", [True, False])
+@pytest.mark.parametrize("arguments", [[], ["-k", "name"]])
+def test_lint_runs_with_the_whole_suite_with_a_model_or_without(
+    tmp_path: Path, pulls: bool, arguments: list[str]
+) -> None:
+    stand_ins = {
+        "scripts/environment": _ENVIRONMENT,
+        "scripts/lint": "#!/bin/sh\necho lint\n",
+        "bin/qwen-openai": f"#!/bin/sh\nexit {0 if pulls else 1}\n",
+        "bin/python": '#!/bin/sh\necho "$@"\n',
+    }
+    for file, text in stand_ins.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text, encoding="utf-8")
+        (tmp_path / file).chmod(0o755)
+    script = tmp_path / "scripts" / "test"
+    script.write_text((ROOT / "scripts/test").read_text(encoding="utf-8"), encoding="utf-8")
+    done = subprocess.run(
+        ["bash", script, *arguments],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    pytest_line = " ".join(["-m pytest", *([] if pulls else ["-m not real"]), *arguments])
+    assert done.stdout.splitlines() == [*([] if arguments else ["lint"]), pytest_line]
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
 def test_a_lock_pins_with_hashes_and_names_no_place(lock: str) -> None:
     text = (ROOT / lock).read_text(encoding="utf-8")
-    entries = [line for line in text.splitlines() if line and not line.startswith(" ")]
+    entries = [line for line in text.splitlines() if line and line[0] not in " #"]
     assert all("==" in entry and entry.endswith("\\") for entry in entries)
     assert not any(word in text for word in ("://", "file:", "--index", "--find-links", "torch=="))
 
