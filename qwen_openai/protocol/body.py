@@ -41,12 +41,13 @@ def parse_object(raw: bytes, *, bulk: str | None = None) -> dict[str, object]:
 
 
 def _check_size(raw: bytes, bulk: str | None) -> None:
-    """Refuse by counting bytes, before any value is made. Text counts too, but text with so many
-    brackets is beyond every context."""
-    if raw.count(b"{") + raw.count(b"[") + raw.count(b'":') > MAX_VALUES:
+    """Refuse by counting bytes, before any value is made. A colon stands for a key, whatever blanks
+    are before it. Brackets and colons in text count too: text with so many is beyond most contexts.
+    """
+    if raw.count(b"{") + raw.count(b"[") + raw.count(b":") > MAX_VALUES:
         raise InvalidRequest(
-            f"The body holds more than {MAX_VALUES} arrays, objects and keys; "
-            "send less in one request.",
+            f"The body holds more than {MAX_VALUES} arrays, objects and keys (brackets and colons "
+            "in text count too); send less in one request.",
             param=bulk,
         )
 

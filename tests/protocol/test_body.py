@@ -65,6 +65,13 @@ def test_too_many_values_are_refused_before_they_are_made() -> None:
         parse_object(b'{"a":' * 100_000)
 
 
+@pytest.mark.parametrize("colon", [b":", b" :", b"\t\n:"])
+def test_a_key_counts_however_its_colon_is_set(colon: bytes) -> None:
+    keys = b",".join(b'"%d"%s1' % (number, colon) for number in range(MAX_VALUES + 1))
+    with pytest.raises(InvalidRequest, match="more than"):
+        parse_object(b"{" + keys + b"}")
+
+
 def test_long_text_is_no_reason_to_refuse() -> None:
     text = "some text, with (brackets) [now] and {then}. " * 20_000
     assert parse_object(orjson.dumps({"a": text})) == {"a": text}
