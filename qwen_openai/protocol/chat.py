@@ -69,7 +69,8 @@ class ChatRequest(_Wire):
     min_p: float | None = Field(None, ge=0, le=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(None, gt=0, le=2)
+    # Not "above 0": engines divide by it in float32, which makes 0 or infinity of smaller ones.
+    repetition_penalty: float | None = Field(None, ge=0.01, le=2)
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)

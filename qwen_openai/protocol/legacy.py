@@ -7,6 +7,7 @@ mean the default for max_length, top_p and temperature, and null or absent an em
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.protocol.body import parse_object
@@ -27,7 +28,7 @@ class LegacyRequest(BaseModel):
     max_length: int | None = Field(None, ge=1)
     top_p: float | None = Field(None, gt=0, le=1)
     temperature: float | None = Field(None, gt=0, le=2)
-    ignored: tuple[str, ...] = ()
+    ignored: SkipJsonSchema[tuple[str, ...]] = ()
 
 
 ACCEPTS = {

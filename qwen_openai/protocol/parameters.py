@@ -54,7 +54,7 @@ HONOURED = (
     Parameter("min_p", "honoured", "a number between 0 and 1"),
     Parameter("presence_penalty", "honoured", "a number between -2 and 2"),
     Parameter("frequency_penalty", "honoured", "a number between -2 and 2"),
-    Parameter("repetition_penalty", "honoured", "a number above 0 and at most 2"),
+    Parameter("repetition_penalty", "honoured", "a number between 0.01 and 2"),
     Parameter(
         "seed",
         "honoured",

@@ -75,7 +75,7 @@ VALUES: list[tuple[str, tuple[object, ...], tuple[object, ...]]] = [
     ("min_p", (0, 1), (-0.1, 1.1)),
     ("presence_penalty", (-2, 2), (-2.01, 2.01, "x")),
     ("frequency_penalty", (-2, 2), (-2.01, 2.01)),
-    ("repetition_penalty", (0.1, 2), (0, -1, 2.5, "x")),
+    ("repetition_penalty", (0.01, 0.1, 2), (0, -1, 0.0099, 1e-40, 5e-324, 2.5, "x")),
     ("seed", (0, -1, -I64, I64 - 1), (I64, 2**70, 1.5, True, "7")),
     ("stream", (True, False), ("true", 1, 0)),
     ("user", ("u", "x" * 512), ("x" * 513, "a\u0000", "a\u001b[2J", 5)),

@@ -72,6 +72,10 @@ def test_refusals(body: dict[str, object], param: str) -> None:
     assert caught.value.param == param
 
 
+def test_ignored_is_no_member_of_the_wire() -> None:
+    assert "ignored" not in LegacyRequest.model_json_schema()["properties"]
+
+
 def test_broken_json() -> None:
     with pytest.raises(InvalidJson):
         parse_legacy(b"{")
