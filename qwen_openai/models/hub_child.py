@@ -1,8 +1,8 @@
 """The child process that talks to ModelScope: lists a repository, or downloads files of it.
 
-Uses `modelscope_hub`, the client that the `modelscope` package delegates to (since its 1.38). It
-takes one JSON object as its argument (`hub.py` writes it), exits 0 or says on its last line why
-not. Imported by nobody: the client and what it pulls in stay out of the gateway's memory.
+Uses the `modelscope` package's own client, `modelscope_hub`. It takes one JSON object as its
+argument (`hub.py` writes it), exits 0 or says on its last line why not. Imported by nobody: the
+client and what it pulls in stay out of the gateway's memory.
 """
 
 import json

@@ -1,6 +1,6 @@
 """How a pull tells what it does: a small protocol, so that `models` knows no terminal.
 
-`cli.pull` draws a bar from it; `SilentProgress` draws nothing.
+`cli.pull` draws a bar from it.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,6 @@ class Progress(Protocol):
 
     def done(self) -> None:
         """The phase begun last has ended, well or badly."""
-
-
-class SilentProgress:
-    """A Progress that says nothing."""
-
-    def start(self, total_bytes: int, label: str) -> None: ...
-
-    def advance(self, done_bytes: int) -> None: ...
-
-    def note(self, sentence: str) -> None: ...
-
-    def done(self) -> None: ...
 
 
 def after(begin: int, tell: Callable[[int], None]) -> Callable[[int], None]:
