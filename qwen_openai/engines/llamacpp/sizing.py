@@ -133,7 +133,8 @@ def measure(cgroup: Path = _CGROUP) -> Machine:
     """Memory and cores of this process: the machine's, or its container's where that is less."""
     memory = psutil.virtual_memory().available
     if (limit := _read_number(cgroup / "memory.max")) is not None:
-        memory = min(memory, max(limit - (_read_number(cgroup / "memory.current") or 0), 0))
+        used = max((_read_number(cgroup / "memory.current") or 0) - _page_cache(cgroup), 0)
+        memory = min(memory, max(limit - used, 0))
     return Machine(memory, _cores(cgroup))
 
 
@@ -154,6 +155,20 @@ def _read_number(path: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+def _page_cache(cgroup: Path) -> int:
+    """Bytes of files that the kernel keeps for speed, counts as used, and gives up on demand.
+
+    After a pull that is the whole model. cgroup v2's `memory.stat`; 0 without the file.
+    """
+    try:
+        lines = (cgroup / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    stat = dict(line.split(maxsplit=1) for line in lines if " " in line)
+    figures = (stat.get(name, "0") for name in ("inactive_file", "active_file"))
+    return sum(int(figure) for figure in figures if figure.isdigit())
 
 
 def _cpu_quota(path: Path) -> float | None:
