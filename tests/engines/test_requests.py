@@ -179,6 +179,37 @@ def test_an_answer_that_ends_by_itself_needs_no_cancelling() -> None:
     assert translator.ended
 
 
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-45, 9.9e-4])
+def test_a_temperature_too_small_to_divide_by_is_greedy(temperature: float) -> None:
+    sent = body(Sampling(temperature=temperature, top_k=40))
+    assert (sent["temperature"], sent["top_k"]) == (1.0, 1)
+
+
+def test_a_small_temperature_is_sent() -> None:
+    sent = body(Sampling(temperature=1e-3, top_k=40))
+    assert (sent["temperature"], sent["top_k"]) == (1e-3, 40)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b"{}",
+        b'{"choices": []}',
+        b'{"choices": [{"text": "a"}]}',
+        b'{"choices": [{"text": "a"}], "__verbose": null}',
+        b'{"error": "broken"}',
+        b"\xff",
+    ],
+)
+def test_what_is_no_chunk_fails_the_answer(payload: bytes) -> None:
+    with pytest.raises(EngineFailed, match="cannot be read"):
+        translate(payload)
+
+
 def test_errors_have_classes() -> None:
     too_long = {"error": {"code": 400, "message": "11 > 10", "type": "exceed_context_size_error"}}
     with pytest.raises(ContextLengthExceeded, match="11 > 10"):

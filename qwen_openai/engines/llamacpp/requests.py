@@ -20,6 +20,9 @@ _RANDOM_SEED = 0xFFFFFFFF
 # top_k keeps the same tokens before or after temperature, and is cheapest first.
 _SAMPLERS = ("penalties", "top_k", "temperature", "min_p", "top_p")
 
+# Logits divided by less pass what float32 holds; the likeliest token is certain long before that.
+_GREEDY_BELOW = 1e-3
+
 
 class _Choice(TypedDict):
     text: str
@@ -77,7 +80,7 @@ def request_body(
 ) -> bytes:
     """The body of a completion request for token ids, as JSON."""
     sampling = job.sampling
-    greedy = sampling.temperature == 0
+    greedy = sampling.temperature < _GREEDY_BELOW
     return orjson.dumps(
         {
             "prompt": ids,
@@ -160,8 +163,17 @@ class Translator:
         self._counted = 0
 
     def feed(self, payload: bytes) -> list[Event]:
-        """Translate one chunk. Raises EngineFailed or ContextLengthExceeded for an error."""
-        chunk: _Chunk = orjson.loads(payload)
+        """Translate one chunk. Raises EngineFailed or ContextLengthExceeded for an error, and
+        EngineFailed for what is no chunk."""
+        try:
+            return self._translate(orjson.loads(payload))
+        except (LookupError, TypeError, AttributeError, orjson.JSONDecodeError) as error:
+            raise EngineFailed(
+                f"The engine sent a chunk that cannot be read ({type(error).__name__}: {error}). "
+                "Send the request again."
+            ) from error
+
+    def _translate(self, chunk: _Chunk) -> list[Event]:
         if "error" in chunk:
             self.ended = True
             raise _to_error(chunk["error"])
