@@ -55,7 +55,8 @@ def prepare(job: Job, renderer: Renderer, *, context: int, default_max_tokens: i
         limit = room if job.max_total is not None else min(default_max_tokens, room)
     else:
         limit = min(asked, room)
-        if asked > room:
+        # On the tutorial's route nobody asked: the route put its own default there.
+        if asked > room and not (job.drop_oldest_pairs and job.max_total is None):
             changes.append(f"max_tokens clamped to {room}")
     return Prompt(ids, limit, tuple(changes))
 

@@ -61,6 +61,15 @@ def test_max_tokens_is_clamped_to_the_room_and_said(tiny: Renderer, size: int, r
     assert prompt.changes == ((f"max_tokens clamped to {room}",) if room < 8 else ())
 
 
+def test_the_limit_that_the_tutorials_route_puts_in_is_clamped_in_silence(
+    tiny: Renderer, size: int
+) -> None:
+    assert run(tiny, job(max_tokens=8, drop=True), size + 7) == Prompt(tiny.render(HELLO), 7, ())
+    # With a max_length the caller has named a limit: that is said as ever.
+    said = run(tiny, job(max_tokens=8, max_total=size + 7, drop=True), 2048)
+    assert said.changes == ("max_tokens clamped to 7",)
+
+
 @pytest.mark.parametrize("context", [1, 20])
 def test_a_prompt_that_fills_the_context_is_refused(
     tiny: Renderer, size: int, context: int
