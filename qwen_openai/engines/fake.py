@@ -213,7 +213,8 @@ class FakeEngine:
         changes = []
         if dropped:
             changes.append(f"history: dropped {dropped} oldest pair{'s' if dropped > 1 else ''}")
-        if asked is not None and asked > room:
+        defaulted = job.drop_oldest_pairs and job.max_total is None
+        if asked is not None and asked > room and not defaulted:
             changes.append(f"max_tokens clamped to {room}")
         unasked = room if job.max_total is not None else self._default_max_tokens
         return _Fitted(prompt, min(asked or unasked, room), tuple(changes))

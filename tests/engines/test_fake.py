@@ -147,6 +147,9 @@ async def test_old_pairs_are_dropped_only_when_asked() -> None:
     dropping = Job("j", "m", conversation(3), Sampling(max_tokens=1), drop_oldest_pairs=True)
     events = await collect(engine, dropping)
     assert events[0] == Started(0, 8, changes=("history: dropped 2 oldest pairs",))
+    defaulted = Job("j", "m", conversation(3), Sampling(max_tokens=9), drop_oldest_pairs=True)
+    events = await collect(engine, defaulted)
+    assert events[0] == Started(0, 8, changes=("history: dropped 2 oldest pairs",))
     hopeless = Job("j", "m", (Message("user", "w " * 20),), drop_oldest_pairs=True)
     with pytest.raises(ContextLengthExceeded):
         await collect(engine, hopeless)
