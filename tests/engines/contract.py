@@ -5,7 +5,8 @@ The same messages go to every engine: one that echoes and one that really answer
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 import pytest
@@ -42,6 +43,14 @@ async def collect(engine: Engine, wanted: Job) -> list[Event]:
     """All events of a job."""
     async with aclosing(engine.generate(wanted)) as events:
         return [event async for event in events]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for a condition that another thread or process brings about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true in time"
+        await asyncio.sleep(0.01)
 
 
 def text_of(events: list[Event]) -> str:

@@ -5,6 +5,7 @@ thread; the child is another process, so the event loop never waits for native c
 """
 
 import asyncio
+import functools
 import itertools
 import sys
 import time
@@ -21,9 +22,12 @@ from qwen_openai.engines.llamacpp.child import Config
 from qwen_openai.engines.llamacpp.frames import Frame, Kind
 from qwen_openai.engines.llamacpp.requests import Translator, penalty_changes, request_body
 from qwen_openai.engines.llamacpp.supervisor import Supervisor, Timings
+from qwen_openai.engines.llamacpp.workers import Workers
 from qwen_openai.errors import ApiError, EngineFailed, EngineUnavailable
-from qwen_openai.prompting.prepare import prepare
+from qwen_openai.prompting.prepare import Prompt, prepare
 from qwen_openai.prompting.render import Renderer
+
+_PROMPT_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ class LlamaCppEngine:
         self._load_vocabulary = load_vocabulary
         self._vocabulary: asyncio.Task[Vocabulary] | None = None
         self._answers: dict[int, _Answer] = {}
+        self._workers = Workers(_PROMPT_THREADS, "prompts")
         self._numbers = itertools.count(1)
         self._progress = 0.0
         self._memory = 0
@@ -132,6 +137,11 @@ class LlamaCppEngine:
         """The process id of the child, None while there is none."""
         return self._supervisor.pid
 
+    @property
+    def in_flight(self) -> int:
+        """Answers that the child has been asked for and that are not over."""
+        return len(self._answers)
+
     async def start(self) -> None:
         """Load the model in a child process. Raises StartupError: a missing library, a CPU without
         AVX2, a file that is no model, too little memory."""
@@ -153,6 +163,7 @@ class LlamaCppEngine:
         if self._vocabulary is not None:
             # It may still load, or have failed beside a child that failed first.
             await asyncio.gather(self._vocabulary, return_exceptions=True)
+        self._workers.close()
 
     def health(self) -> Health:
         return self._supervisor.health()
@@ -183,13 +194,7 @@ class LlamaCppEngine:
         self._require_ready()
         options = self._options
         vocabulary = await self._ready_vocabulary()
-        prompt = await asyncio.to_thread(
-            prepare,
-            job,
-            vocabulary.renderer,
-            context=options.context,
-            default_max_tokens=options.default_max_tokens,
-        )
+        prompt = await self._prepare(job, vocabulary.renderer)
         changes = prompt.changes + penalty_changes(job.sampling)
         translator = Translator(job.choice, len(prompt.ids), changes, vocabulary.stop_ids)
         answer = self._submit(
@@ -213,6 +218,20 @@ class LlamaCppEngine:
                     yield event
         finally:
             self._leave(answer, translator)
+
+    async def _prepare(self, job: Job, renderer: Renderer) -> Prompt:
+        """Render in a thread; cancelled, it holds on until the thread is free again, for the slot
+        of the job is given to the next as soon as this is over."""
+        self._require_ready()
+        return await self._workers.run(
+            functools.partial(
+                prepare,
+                job,
+                renderer,
+                context=self._options.context,
+                default_max_tokens=self._options.default_max_tokens,
+            )
+        )
 
     def _on_launch(self) -> None:
         # Only now: loading holds the interpreter's lock, and would delay the child's start.
