@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import resource
+import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,12 +14,12 @@ import pytest
 
 from qwen_openai.core import Sampling
 from qwen_openai.engines.llamacpp.child import Config, lacks_avx2
-from qwen_openai.engines.llamacpp.frames import Frame, Kind
+from qwen_openai.engines.llamacpp.frames import Decoder, Frame, Kind, encode
 from qwen_openai.engines.llamacpp.process import Process, child_environment
 from qwen_openai.engines.llamacpp.requests import request_body
 from qwen_openai.engines.llamacpp.supervisor import explain_failure
 from qwen_openai.models.store import ModelFiles
-from tests.engines.contract import job
+from tests.engines.contract import job, until
 
 
 def config(weights: Path, slots: int = 1) -> Config:
@@ -158,11 +161,66 @@ async def test_a_request_cancelled_in_the_queue_is_dropped(model: ModelFiles) ->
 
 @pytest.mark.real
 async def test_it_ends_when_the_gateway_hangs_up(model: ModelFiles) -> None:
-    async with child(config(model.weights)) as (process, frames):
-        assert (await frames.get()).kind is Kind.READY
-        process.hang_up()
-        assert await process.ended == "ended (exit code 0)"
-        assert not psutil.pid_exists(process.pid)
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "qwen_openai.engines.llamacpp.child",
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+            )
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        writer.write(encode(Kind.LOAD, payload=json.dumps(config(model.weights)).encode()))
+        decoder, kinds = Decoder(), set[Kind]()
+        while Kind.READY not in kinds:
+            kinds |= {frame.kind for frame in decoder.feed(await reader.read(2**16))}
+        if sys.platform == "linux":
+            # A core file of a model's size would hide a death while it is written.
+            assert resource.prlimit(process.pid, resource.RLIMIT_CORE) == (0, 0)
+        writer.close()
+        async with asyncio.timeout(60):
+            assert await process.wait() == 0
+        await writer.wait_closed()
+
+
+async def test_a_spawn_that_is_cancelled_at_any_moment_leaves_nothing() -> None:
+    # Two first, for what the loop opens once.
+    for _ in range(2):
+        await (await Process.spawn(b"{}", lambda _: None, lambda: None)).ended
+    us = psutil.Process()
+    files, moment, spawned = us.num_fds(), 0, False
+
+    def nothing_left() -> bool:
+        return us.num_fds() <= files and len(asyncio.all_tasks()) == 1 and not us.children()
+
+    while not spawned:
+        spawn = asyncio.create_task(Process.spawn(b"{}", lambda _: None, lambda: None))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        spawned = spawn.done()
+        if spawned:
+            await spawn.result().stop(2)
+        else:
+            spawn.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await spawn
+        moment += 1
+        await until(nothing_left)
+    assert moment > 1
+
+
+async def test_a_spawn_that_cannot_connect_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise OSError("no connection today")
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "create_unix_connection", refuse)
+    with pytest.raises(OSError, match="today"):
+        await Process.spawn(b"{}", lambda _: None, lambda: None)
+    assert psutil.Process().children() == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.real

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import queue
+import resource
 import secrets
 import signal
 import socket
@@ -235,6 +236,8 @@ def main() -> None:
     """Serve one gateway until it goes away."""
     # Ctrl-C on the terminal is for the gateway, which drains first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Writing gigabytes of core would hide a death from the gateway for as long as it takes.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _die_with_the_gateway()
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     first = channel.receive()[0]

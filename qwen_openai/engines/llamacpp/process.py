@@ -60,7 +60,7 @@ class Process(asyncio.Protocol):
         """Start a child and send it its configuration (a `child.Config` as JSON).
 
         ``deliver`` gets every frame, ``lost`` is called once when the connection is gone.
-        Raises OSError when no process can be made.
+        Raises OSError when no process can be made. Cancelled or failing, leaves none behind.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -86,7 +86,9 @@ class Process(asyncio.Protocol):
         try:
             await loop.create_unix_connection(lambda: self, sock=ours)
         except BaseException:
+            ours.close()
             self.kill("was stopped")
+            await asyncio.shield(self._bury_once())
             raise
         self.send(Kind.LOAD, payload=config)
         return self
@@ -95,11 +97,6 @@ class Process(asyncio.Protocol):
         """Queue one frame; does nothing once the child is gone."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(encode(kind, request, payload))
-
-    def hang_up(self) -> None:
-        """Close the connection; the child then ends by itself."""
-        if self._transport is not None:
-            self._transport.close()
 
     def kill(self, verdict: str) -> None:
         """End the child at once; ``verdict`` is what `ended` will say."""
@@ -131,7 +128,12 @@ class Process(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost()
-        self._burial = asyncio.create_task(self._bury())
+        self._bury_once()
+
+    def _bury_once(self) -> "asyncio.Task[None]":
+        if self._burial is None:
+            self._burial = asyncio.create_task(self._bury())
+        return self._burial
 
     async def _bury(self) -> None:
         """Wait for the process behind a closed socket, and report how it ended."""
