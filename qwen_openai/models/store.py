@@ -209,6 +209,9 @@ class Store:
         """Describe a file that lies elsewhere anew; return the folder of its description."""
         folder = layout.local_folder(weights, self.home)
         with self._locked(folder, weights.name, progress):
+            if folder.exists():  # of the same file: mended in place, for one who reads it now
+                self.describe(weights, folder)
+                return folder
             partial = layout.partial_folder(folder, self.home)
             partial.mkdir(parents=True, exist_ok=True)
             self.describe(weights, partial)
