@@ -98,6 +98,10 @@ def _openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
                 ref_template="#/components/schemas/{model}",
             )
             document["components"] = {"schemas": schemas.get("$defs", {})}
+            if app.state.gateway.settings.api_key is not None:
+                bearer = {"type": "http", "scheme": "bearer"}
+                document["components"]["securitySchemes"] = {"key": bearer}
+                document["security"] = [{"key": []}]
             for path, summary in _SUMMARIES.items():
                 document["paths"][path] = _operation(path, summary)
             app.openapi_schema = document

@@ -40,6 +40,14 @@ def test_docs_can_be_turned_off() -> None:
         assert call(server.port, "GET", "/openapi.json").status == 404
 
 
+def test_the_schema_says_that_a_key_is_needed(server: Live) -> None:
+    assert "security" not in call(server.port, "GET", "/openapi.json").json()
+    with threaded(FakeEngine, api_key="sk-some-key") as keyed:
+        headers = {"authorization": "Bearer sk-some-key"}
+        schema = call(keyed.port, "GET", "/openapi.json", headers=headers).json()
+    assert schema["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+
+
 def test_models_with_slashes(server: Live) -> None:
     assert call(server.port, "GET", "/v1/models/a/b").json()["id"] == "a/b"
     assert call(server.port, "GET", "/v1/models/a%2Fb").json()["id"] == "a/b"
