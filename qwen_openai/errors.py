@@ -14,6 +14,7 @@
     │   ├── RequestTimeout            408  code request_timeout
     │   ├── PayloadTooLarge           413  code payload_too_large
     │   ├── UnsupportedMediaType      415  code unsupported_media_type
+    │   ├── HeadersTooLarge           431  code headers_too_large
     │   ├── EngineFailed              500  code engine_error: the engine broke while it worked
     │   └── Unavailable               503  with Retry-After
     │       ├── Overloaded            503  code overloaded: the queue is full
@@ -150,6 +151,12 @@ class UnsupportedMediaType(ApiError):
     status = 415
     type = "invalid_request_error"
     default_code = "unsupported_media_type"
+
+
+class HeadersTooLarge(ApiError):
+    status = 431
+    type = "invalid_request_error"
+    default_code = "headers_too_large"
 
 
 class EngineFailed(ApiError):

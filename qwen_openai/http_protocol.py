@@ -21,6 +21,9 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
+from qwen_openai.errors import ApiError, HeadersTooLarge, InvalidRequest, RequestTimeout
+from qwen_openai.responses.errors import error_body
+
 # OpenAI's own edge accepts about 64 KiB of headers; 100 fields is what nginx and Apache allow.
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADER_FIELDS = 100
@@ -76,7 +79,8 @@ class LimitedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             if self._too_large:
                 return
-            self._refuse(400, "invalid_http", "These bytes are not a valid HTTP/1.1 request.")
+            message = "These bytes are not a valid HTTP/1.1 request."
+            self._refuse(InvalidRequest(message, code="invalid_http"))
             return
         if self._header_timer is not None and self._header_bytes > MAX_HEADER_BYTES:
             self._refuse_headers()
@@ -134,21 +138,21 @@ class LimitedProtocol(HttpToolsProtocol):
     def _headers_late(self) -> None:
         self._header_timer = None
         self._refuse(
-            408,
-            "request_timeout",
-            f"The request's headers did not arrive within {self.header_timeout:g} seconds.",
+            RequestTimeout(
+                f"The request's headers did not arrive within {self.header_timeout:g} seconds."
+            )
         )
 
     def _refuse_headers(self) -> None:
         self._too_large = True
         self._refuse(
-            431,
-            "headers_too_large",
-            f"The headers are larger than {MAX_HEADER_BYTES} bytes or more than "
-            f"{MAX_HEADER_FIELDS} fields. Send fewer or shorter headers.",
+            HeadersTooLarge(
+                f"The headers are larger than {MAX_HEADER_BYTES} bytes or more than "
+                f"{MAX_HEADER_FIELDS} fields. Send fewer or shorter headers."
+            )
         )
 
-    def _refuse(self, status: int, code: str, message: str) -> None:
+    def _refuse(self, error: ApiError) -> None:
         """Answer with an error body and close; only close where an answer is under way."""
         self._disarm_header_timer()
         running = self._running
@@ -159,15 +163,9 @@ class LimitedProtocol(HttpToolsProtocol):
         under_way = running is not None and not running.response_complete
         unanswered = running is self.cycle and running is not None and not running.response_started
         if (not under_way or unanswered) and not self.transport.is_closing():
-            error = {
-                "message": message,
-                "type": "invalid_request_error",
-                "param": None,
-                "code": code,
-            }
-            body = orjson.dumps({"error": error})
+            body = orjson.dumps(error_body(error))
             head = [
-                STATUS_LINE[status],
+                STATUS_LINE[error.status],
                 b"content-type: application/json\r\n",
                 b"content-length: %d\r\n" % len(body),
                 b"x-request-id: req_%s\r\n" % uuid.uuid4().hex.encode(),
