@@ -76,6 +76,7 @@ async def send_events(
     except ApiError as error:
         closing = frame(error_body(error)) + DONE
     except Exception:
+        # A bug of ours: the client is told that the stream broke, `Envelope` logs what it was.
         oops = EngineFailed(INTERNAL_ERROR, code="internal_error")
         await send(_last(frame(error_body(oops)) + DONE))
         raise
