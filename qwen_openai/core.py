@@ -7,16 +7,41 @@ engine turns it into Events, the parser chain refines them, a renderer makes wir
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["system", "user", "assistant"]
-FinishReason = Literal["stop", "length"]
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call. ``parameters`` is its JSON Schema, None for a function
+    that takes none."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the assistant made in an earlier turn; ``arguments`` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation, its text parts already joined."""
+    """One turn of a conversation, its text parts already joined.
+
+    ``tool_calls`` are an assistant's; ``tool_call_id`` says which of them a ``tool`` message, whose
+    content is the result, answers.
+    """
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +73,9 @@ class Job:
     stamps every event with this index and adds it to a given seed; the service fans out.
     ``max_total`` bounds prompt and answer together (the tutorial's max_length). With
     ``drop_oldest_pairs`` the oldest user/assistant pairs that do not fit are left out and reported,
-    otherwise a prompt that does not fit is refused. ``changes`` is what the adapter altered, one
+    otherwise a prompt that does not fit is refused. ``tools`` are those that the model is told of,
+    and ``parallel_tool_calls`` False ends the answer after one call. ``watched`` is False where
+    nobody reads the answer before it is complete. ``changes`` is what the adapter altered, one
     short phrase each; ``ignored`` names parameters that have no effect.
     """
 
@@ -61,6 +88,9 @@ class Job:
     continue_final_message: bool = False
     max_total: int | None = None
     drop_oldest_pairs: bool = False
+    tools: tuple[Tool, ...] = ()
+    parallel_tool_calls: bool = True
+    watched: bool = True
     changes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
@@ -88,6 +118,26 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallStart:
+    """The model calls a function; ``call`` counts the choice's calls from 0. The tokens are counted
+    by Text events, which may be empty."""
+
+    index: int
+    call: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallArguments:
+    """A piece of a call's arguments; all pieces of one call together are valid JSON."""
+
+    index: int
+    call: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The choice is complete: last event of its stream, once.
 
@@ -102,7 +152,7 @@ class Finish:
     cached_tokens: int | None = None
 
 
-Event = Started | Text | Finish
+Event = Started | Text | ToolCallStart | ToolCallArguments | Finish
 
 
 @dataclass(frozen=True, slots=True)

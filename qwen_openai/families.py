@@ -4,6 +4,12 @@ Figures are those of Qwen's model cards and generation configs.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+# How the prompt is made: by the model's own chat template, or as Qwen-1's history pairs.
+PromptKind = Literal["template", "pairs"]
+# How tools are told to the model and calls read from its text; None: not at all yet.
+ToolSyntax = Literal["react"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,8 @@ class Family:
     matches: tuple[str, ...]
     sampling: SamplingDefaults
     stop_tokens: tuple[str, ...] = ("<|im_end|>", "<|endoftext|>")
+    prompt: PromptKind = "template"
+    tools: ToolSyntax | None = None
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -49,6 +57,14 @@ FAMILIES: tuple[Family, ...] = (
         matches=("qwen2", "qwen1.5"),
         sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05),
     ),
+    Family(
+        name="qwen1",
+        matches=("qwen-7b", "qwen-14b", "qwen-72b", "qwen-1_8b", "qwen-1.8b"),
+        sampling=SamplingDefaults(temperature=1.0, top_p=0.8, top_k=0, repetition_penalty=1.1),
+        stop_tokens=("<|im_end|>", "<|im_start|>", "<|endoftext|>"),
+        prompt="pairs",
+        tools="react",
+    ),
 )
 
 DEFAULT_FAMILY = Family(
@@ -65,3 +81,8 @@ def family_of(model_name: str) -> Family:
         if any(fragment in name for fragment in family.matches):
             return family
     return DEFAULT_FAMILY
+
+
+def family_named(name: str) -> Family:
+    """Return the row called ``name``, which must be one of the table's."""
+    return next(family for family in (*FAMILIES, DEFAULT_FAMILY) if family.name == name)

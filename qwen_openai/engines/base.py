@@ -21,7 +21,8 @@ class Health:
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What an engine runs. ``context`` is tokens of prompt and answer together in one slot;
-    ``memory`` is bytes, measured or estimated; ``facts`` are further lines for the start panel."""
+    ``memory`` is bytes, measured or estimated; ``facts`` are further lines for the start panel;
+    ``family`` names the row of `families` where the weights tell it, "" where only the name can."""
 
     engine: str
     model: str
@@ -30,6 +31,7 @@ class EngineInfo:
     slots: int
     memory: int = 0
     facts: tuple[tuple[str, str], ...] = ()
+    family: str = ""
 
 
 class Engine(Protocol):

@@ -7,7 +7,7 @@ from qwen_openai.adapter.limits import Limits
 from qwen_openai.chat import ChatService
 from qwen_openai.engines.base import Engine, Health
 from qwen_openai.errors import ModelNotFound
-from qwen_openai.families import Family, family_of
+from qwen_openai.families import Family, family_named, family_of
 from qwen_openai.settings import Settings
 
 
@@ -18,7 +18,7 @@ class Gateway:
         info = engine.info()
         self.settings = settings
         self.service = ChatService(engine, queue_size=settings.queue_size)
-        self.family: Family = family_of(info.model)
+        self.family: Family = family_named(info.family) if info.family else family_of(info.model)
         self.model_names: Sequence[str] = settings.served_model_name or (info.model,)
         self.created = int(time.time())
         self.limits = Limits(max_n=settings.max_n, max_messages=settings.max_messages)
