@@ -9,6 +9,8 @@ from typing import Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls"]
+# How tools are told to a model and calls are read from its text.
+ToolSyntax = Literal["react"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Job:
     ``max_total`` bounds prompt and answer together (the tutorial's max_length). With
     ``drop_oldest_pairs`` the oldest user/assistant pairs that do not fit are left out and reported,
     otherwise a prompt that does not fit is refused. ``tools`` are those that the model is told of,
-    and ``parallel_tool_calls`` False ends the answer after one call. ``watched`` is False where
+    in ``tool_syntax``, and ``parallel_tool_calls`` False ends the answer after one call. ``watched`` is False where
     nobody reads the answer before it is complete. ``changes`` is what the adapter altered, one
     short phrase each; ``ignored`` names parameters that have no effect.
     """
@@ -89,6 +91,7 @@ class Job:
     max_total: int | None = None
     drop_oldest_pairs: bool = False
     tools: tuple[Tool, ...] = ()
+    tool_syntax: ToolSyntax | None = None
     parallel_tool_calls: bool = True
     watched: bool = True
     changes: tuple[str, ...] = ()

@@ -6,10 +6,10 @@ Figures are those of Qwen's model cards and generation configs.
 from dataclasses import dataclass
 from typing import Literal
 
+from qwen_openai.core import ToolSyntax
+
 # How the prompt is made: by the model's own chat template, or as Qwen-1's history pairs.
 PromptKind = Literal["template", "pairs"]
-# How tools are told to the model and calls read from its text; None: not at all yet.
-ToolSyntax = Literal["react"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class SamplingDefaults:
 @dataclass(frozen=True, slots=True)
 class Family:
     """One generation. ``matches`` are lower-case fragments of a model's name, tried in table order;
-    ``stop_tokens`` end an answer."""
+    ``stop_tokens`` end an answer; without a tool syntax ``tools`` are refused."""
 
     name: str
     matches: tuple[str, ...]
