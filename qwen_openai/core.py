@@ -76,9 +76,9 @@ class Job:
     ``max_total`` bounds prompt and answer together (the tutorial's max_length). With
     ``drop_oldest_pairs`` the oldest user/assistant pairs that do not fit are left out and reported,
     otherwise a prompt that does not fit is refused. ``tools`` are those that the model is told of,
-    in ``tool_syntax``, and ``parallel_tool_calls`` False ends the answer after one call. ``watched`` is False where
-    nobody reads the answer before it is complete. ``changes`` is what the adapter altered, one
-    short phrase each; ``ignored`` names parameters that have no effect.
+    in ``tool_syntax``, and ``parallel_tool_calls`` False ends the answer after one call.
+    ``watched`` is False where nobody reads the answer before it is complete. ``changes`` is what
+    the adapter altered, one short phrase each; ``ignored`` names parameters that have no effect.
     """
 
     id: str
