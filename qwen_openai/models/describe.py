@@ -56,8 +56,8 @@ def describe(weights: Path, into: Path) -> Description:
     document = {"format": _FORMAT} | asdict(description)
     try:
         into.mkdir(parents=True, exist_ok=True)
-        _write(into / _TOKENIZER_FILE, tokenizer)
-        _write(into / _DESCRIPTION_FILE, orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        write_whole(into / _TOKENIZER_FILE, tokenizer)
+        write_whole(into / _DESCRIPTION_FILE, orjson.dumps(document, option=orjson.OPT_INDENT_2))
     except OSError as exc:
         raise StartupError(
             f"The description of {weights} cannot be written to {into}: {exc.strerror or exc}.",
@@ -134,7 +134,7 @@ def _control_tokens(gguf: GGUF) -> set[str]:
     return {token for token, kind in zip(tokens, kinds, strict=False) if kind != 1}
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` holds either all of it or what it held before."""
     # Not mkstemp, whose files only their owner may read: a cache may be shared between users.
     part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")

@@ -13,6 +13,7 @@ and `model.json` (what was read out of the weights). It appears in one rename, w
 
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +59,13 @@ def local_folder(weights: Path, home: Path) -> Path:
     where = hashlib.sha256(os.fsencode(weights)).hexdigest()[:16]
     what = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
     return home / "local" / f"{where}-{what}"
+
+
+def drop_older(folder: Path) -> None:
+    """Delete the other folders of the file that `local_folder` gave ``folder`` for."""
+    for other in folder.parent.glob(f"{folder.name.split('-')[0]}-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def partial_folder(folder: Path, home: Path) -> Path:

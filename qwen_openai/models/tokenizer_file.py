@@ -7,6 +7,9 @@ Sources: the `tokenizer.ggml.*` keys of ggml's docs/gguf.md; normaliser, pattern
 in the tokenizer.json that Qwen publishes with Qwen2, Qwen2.5 and Qwen3 (llama.cpp leaves NFC out).
 """
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import orjson
 from tokenizers import Tokenizer
 
@@ -15,14 +18,24 @@ from qwen_openai.models.gguf import GGUF, unusable
 from qwen_openai.prompting.bpe import MAX_TOKEN_BYTES
 
 # The pre-tokenisers we know exactly, by the name that GGUF files give them.
-_PATTERNS = {
-    "qwen2": (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-}
+QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_PATTERNS = {"qwen2": QWEN2_PATTERN}
 # Values of tokenizer.ggml.token_type.
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 1, 2, 3, 4, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A byte-level BPE. ``tokens`` are spelt in GPT-2's letters, one a byte; ``added`` are what no
+    text makes; with ``ignore_merges`` a word that is a token is that token, merges or not."""
+
+    tokens: dict[str, int]
+    merges: list[list[str]]
+    added: list[dict[str, object]]
+    ignore_merges: bool = False
 
 
 def build_tokenizer(gguf: GGUF) -> bytes:
@@ -31,12 +44,20 @@ def build_tokenizer(gguf: GGUF) -> bytes:
     Raises StartupError when the model's tokenizer is not one of those we know, or is inconsistent.
     """
     pattern = _pattern(gguf)
-    vocabulary, added = _tokens(gguf)
+    tokens, added = _tokens(gguf)
+    return tokenizer_document(Vocabulary(tokens, _merges(gguf), added), pattern, gguf.path)
+
+
+def tokenizer_document(vocabulary: Vocabulary, pattern: str, source: Path) -> bytes:
+    """Return the bytes of a `tokenizer.json`, proved to load; ``source`` is named if it does not.
+
+    Raises StartupError.
+    """
     document = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added,
+        "added_tokens": vocabulary.added,
         "normalizer": {"type": "NFC"},
         "pre_tokenizer": {
             "type": "Sequence",
@@ -60,16 +81,19 @@ def build_tokenizer(gguf: GGUF) -> bytes:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": vocabulary,
-            "merges": _merges(gguf),
+            "ignore_merges": vocabulary.ignore_merges,
+            "vocab": vocabulary.tokens,
+            "merges": vocabulary.merges,
         },
     }
     raw = orjson.dumps(document)
     try:
         Tokenizer.from_buffer(raw)
     except Exception as exc:  # the library raises bare Exception for a bad file
-        raise unusable(gguf.path, f"its tokenizer does not load ({exc})") from exc
+        raise StartupError(
+            f"{source} cannot be used: its tokenizer does not load ({exc}).",
+            fix="Fetch the model again, or name another.",
+        ) from exc
     return raw
 
 
@@ -100,7 +124,7 @@ def _tokens(gguf: GGUF) -> tuple[dict[str, int], list[dict[str, object]]]:
         if kind == _NORMAL:
             vocabulary[token] = number
         elif kind in (_UNKNOWN, _CONTROL, _USER_DEFINED):
-            added.append(_added_token(number, token, special=kind != _USER_DEFINED))
+            added.append(added_token(number, token, special=kind != _USER_DEFINED))
         elif kind != _UNUSED:
             raise unusable(gguf.path, f"its token {number} has the unexpected type {kind}")
     # BPE drops a byte that has no token, without a word: text would be lost.
@@ -119,7 +143,8 @@ def _merges(gguf: GGUF) -> list[list[str]]:
     return merges
 
 
-def _added_token(number: int, token: str, *, special: bool) -> dict[str, object]:
+def added_token(number: int, token: str, *, special: bool) -> dict[str, object]:
+    """Return an entry of a `tokenizer.json`'s added tokens; ``number`` is the token's id."""
     return {
         "id": number,
         "content": token,
@@ -142,5 +167,14 @@ def _byte_level() -> dict[str, object]:
 
 def byte_letters() -> set[str]:
     """Return the 256 letters that stand for bytes in a byte-level vocabulary (GPT-2's alphabet)."""
+    return set(byte_letter_table().values())
+
+
+def byte_letter_table() -> dict[int, str]:
+    """Return the letter of each byte: itself where that is a visible Latin-1 character, else the
+    next from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    return {chr(byte) for byte in printable} | {chr(0x100 + n) for n in range(256 - len(printable))}
+    others = (byte for byte in range(256) if byte not in printable)
+    return {byte: chr(byte) for byte in printable} | {
+        byte: chr(0x100 + number) for number, byte in enumerate(others)
+    }

@@ -1,0 +1,262 @@
+"""What a directory of safetensors (or PyTorch) weights is: recognised and measured without torch.
+
+Three kinds are served: Qwen-1 as published (its weights are renamed while they are loaded), Qwen-1
+as `convert` writes it, and Qwen1.5, 2, 2.5 and 3 as published. Everything the files state is
+checked. Knows nothing of downloading (`store`), of devices or of prompts.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from qwen_openai.errors import StartupError
+from qwen_openai.models import layout
+from qwen_openai.models.describe import CHATML_TEMPLATE, write_whole
+from qwen_openai.models.document import AGAIN, Document, read_document
+from qwen_openai.models.shards import find_shards, size_and_dtype
+from qwen_openai.models.tiktoken_file import VOCABULARY_FILE, build_from_tiktoken
+
+CONFIG_FILE = "config.json"
+# The key in config.json by which a converted directory is known; see `qwen1.config`.
+MARKER = "qwen_openai"
+QWEN1 = "qwen1"
+
+# ChatML as Qwen-1's own code writes it: always a system turn, no line feed behind the last turn.
+QWEN1_TEMPLATE = (
+    "{% if messages and messages[0]['role'] == 'system' %}{% set turns = messages %}{% else %}"
+    "{% set turns = [{'role': 'system', 'content': 'You are a helpful assistant.'}]"
+    " + messages %}{% endif %}"
+    "{% for turn in turns %}{% if not loop.first %}{{ '\\n' }}{% endif %}"
+    "{{ '<|im_start|>' + turn['role'] + '\\n' + turn['content'] + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\n<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+_RAW_TYPE, _RAW_ARCHITECTURE = "qwen", "QWenLMHeadModel"
+_NATIVE_TYPES = ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe")
+_OTHERWISE = (
+    "Use a Qwen-7B-Chat, a Qwen1.5, Qwen2, Qwen2.5 or Qwen3 directory for text, or a GGUF file."
+)
+# Raise it when the same qwen.tiktoken is to give another tokenizer.json.
+_TOKENIZER_FORMAT = 1
+_MOST_TOKENS = 2**27
+_MOST_LAYERS = 4096
+_MOST_WIDTH = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class Qwen1Facts:
+    """What of Qwen-1's attention a stock Qwen2 does not know: past ``seq_length`` tokens, the
+    length it was trained for, it scales its rotary base (NTK) and its queries (logn)."""
+
+    seq_length: int
+    use_dynamic_ntk: bool
+    use_logn_attn: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A directory that can be served.
+
+    ``name`` is what clients call it. ``raw``: it has Qwen-1's weight names, so they are converted
+    while loading. ``qwen1`` is set for a raw and for a converted Qwen-1. ``context_length`` counts
+    prompt and answer, in tokens. ``kv_values_per_token`` are the numbers cached for a token over
+    all layers; times the bytes of a number, the memory. ``weight_bytes`` and ``dtype``
+    ("bfloat16", "float16" or "float32") are those on disk.
+    """
+
+    name: str
+    folder: Path
+    raw: bool
+    qwen1: Qwen1Facts | None
+    context_length: int
+    kv_values_per_token: int
+    weight_bytes: int
+    dtype: str
+
+
+def read_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
+    """Return what ``folder`` is; ``name`` is that of the folder unless given.
+
+    Raises StartupError when it is not a model that is served, or is incomplete or damaged.
+    """
+    config = read_document(
+        folder / CONFIG_FILE,
+        fix="Give a directory with config.json, weights and tokenizer, or a GGUF file.",
+    )
+    raw = is_raw(config)
+    if not raw:
+        _check_native(config)
+    if config.values.get("quantization_config") is not None:
+        raise StartupError(
+            f"{folder} holds quantised weights (quantization_config in its config.json), which"
+            " cannot be converted or run here.",
+            fix="Take the model's variant that is not quantised, or a GGUF of it.",
+        )
+    facts = _raw_facts(config) if raw else _marked_facts(config)
+    weight_bytes, dtype = size_and_dtype(find_shards(folder), config)
+    _check_tokenizer(folder, VOCABULARY_FILE if raw else "tokenizer.json")
+    return Checkpoint(
+        name=name or folder.resolve().name,
+        folder=folder,
+        raw=raw,
+        qwen1=facts,
+        context_length=_context_length(config, facts),
+        kv_values_per_token=_kv_values(config),
+        weight_bytes=weight_bytes,
+        dtype=dtype,
+    )
+
+
+def is_raw(config: Document) -> bool:
+    """Whether a config.json is that of a Qwen-1 as published."""
+    return config.text("model_type") == _RAW_TYPE or _RAW_ARCHITECTURE in _architectures(config)
+
+
+def asks_for_code(folder: Path) -> bool:
+    """Whether the directory's config.json names Python code of its own to be run."""
+    try:
+        return bool(read_document(folder / CONFIG_FILE).values.get("auto_map"))
+    except StartupError:
+        return False
+
+
+def tokenizer_file(checkpoint: Checkpoint, home: Path | None = None) -> Path:
+    """Return the checkpoint's `tokenizer.json`: its own, or, for a Qwen-1 as published, the one
+    made of `qwen.tiktoken` below the cache folder ``home``, once.
+
+    Raises StartupError when it cannot be made or written.
+    """
+    if not checkpoint.raw:
+        return checkpoint.folder / "tokenizer.json"
+    vocabulary = (checkpoint.folder / VOCABULARY_FILE).resolve()
+    root = home or layout.default_home()
+    try:
+        folder = layout.local_folder(vocabulary, root)
+        made = folder / f"tokenizer.{_TOKENIZER_FORMAT}.json"
+        if made.is_file():
+            return made
+        lock = layout.lock_file(folder, root)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            if not made.is_file():
+                content = build_from_tiktoken(vocabulary)
+                folder.mkdir(parents=True, exist_ok=True)
+                write_whole(made, content)
+                layout.drop_older(folder)
+    except OSError as exc:
+        raise StartupError(
+            f"The tokenizer made of {vocabulary} cannot be kept in {root}: {exc.strerror or exc}.",
+            fix="Make room there, or set QWEN_OPENAI_HOME to a directory you may write to.",
+        ) from exc
+    return made
+
+
+def chat_template(checkpoint: Checkpoint) -> str:
+    """Return the chat template: the directory's own, in `chat_template.jinja` or in
+    `tokenizer_config.json`, else ChatML as its generation writes it.
+
+    Raises StartupError when a file that is there cannot be read.
+    """
+    fallback = QWEN1_TEMPLATE if checkpoint.qwen1 is not None else CHATML_TEMPLATE
+    if checkpoint.raw:
+        return fallback
+    apart = checkpoint.folder / "chat_template.jinja"
+    try:
+        if apart.is_file():
+            return apart.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise StartupError(f"{apart} cannot be read: {exc}.", fix=AGAIN) from exc
+    beside = checkpoint.folder / "tokenizer_config.json"
+    if not beside.is_file():
+        return fallback
+    return _stated_template(read_document(beside).values.get("chat_template")) or fallback
+
+
+def _stated_template(stated: object) -> str | None:
+    """A template, or of several, each with a name, the default one."""
+    if isinstance(stated, str):
+        return stated
+    for each in stated if isinstance(stated, list) else ():
+        if isinstance(each, dict) and each.get("name") == "default":
+            template = each.get("template")
+            return template if isinstance(template, str) else None
+    return None
+
+
+def _architectures(config: Document) -> list[object]:
+    stated = config.values.get("architectures")
+    return stated if isinstance(stated, list) else []
+
+
+def _check_native(config: Document) -> None:
+    if config.text("model_type") not in _NATIVE_TYPES:
+        stated = config.text("model_type") or ", ".join(map(str, _architectures(config))) or "none"
+        raise StartupError(
+            f"{config.path.parent} is a model of the architecture {stated[:60]!r}, which is not"
+            " served.",
+            fix=_OTHERWISE,
+        )
+
+
+def _raw_facts(config: Document) -> Qwen1Facts:
+    """Read Qwen-1's facts, and refuse its variants that are something else."""
+    for sense, key in (("pictures", "visual"), ("sounds", "audio")):
+        if config.values.get(key) is not None:
+            raise StartupError(
+                f"{config.path.parent} is a Qwen-1 model for {sense}, which is not served.",
+                fix=_OTHERWISE,
+            )
+    return _facts(config)
+
+
+def _marked_facts(config: Document) -> Qwen1Facts | None:
+    marker = config.within(MARKER)
+    if marker is None or marker.text("generation") != QWEN1:
+        return None
+    return _facts(marker)
+
+
+def _facts(stated: Document) -> Qwen1Facts:
+    return Qwen1Facts(
+        seq_length=stated.whole("seq_length", most=_MOST_TOKENS),
+        use_dynamic_ntk=stated.flag("use_dynamic_ntk", False),
+        use_logn_attn=stated.flag("use_logn_attn", False),
+    )
+
+
+def _context_length(config: Document, facts: Qwen1Facts | None) -> int:
+    """A native model's own limit. Qwen-1's is its trained length, unless both rules that take it
+    further are on."""
+    if facts is None:
+        return config.whole("max_position_embeddings", most=_MOST_TOKENS)
+    if not (facts.use_dynamic_ntk and facts.use_logn_attn):
+        return facts.seq_length
+    marker = config.within(MARKER)
+    stated = (
+        config.whole("max_position_embeddings", facts.seq_length, most=_MOST_TOKENS)
+        if marker is None
+        else marker.whole("max_context", facts.seq_length, most=_MOST_TOKENS)
+    )
+    return max(stated, facts.seq_length)
+
+
+def _kv_values(config: Document) -> int:
+    """Keys and values of one token, counted in numbers, over all layers."""
+    layers = config.whole("num_hidden_layers", most=_MOST_LAYERS)
+    heads = config.whole("num_attention_heads", most=_MOST_WIDTH)
+    hidden = config.whole("hidden_size", most=_MOST_WIDTH)
+    if hidden % heads:
+        config.refuse(f"its hidden_size {hidden} is not a multiple of its {heads} heads")
+    width = config.whole("kv_channels", config.whole("head_dim", hidden // heads, most=_MOST_WIDTH))
+    kv_heads = config.whole("num_key_value_heads", heads, most=heads)
+    return 2 * layers * kv_heads * width
+
+
+def _check_tokenizer(folder: Path, file: str) -> None:
+    if not (folder / file).is_file() or not os.access(folder / file, os.R_OK):
+        raise StartupError(
+            f"{folder} holds no tokenizer: there is no {file} that can be read.",
+            fix=AGAIN,
+        )
