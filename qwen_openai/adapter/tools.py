@@ -1,0 +1,124 @@
+"""Calls of tools and their results in a conversation, checked the same for every family.
+
+Pure; knows messages, not how any model is told of tools. Errors name the message as the caller
+counted it, and the id.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from qwen_openai.core import Message, ToolCall
+from qwen_openai.errors import InvalidRequest
+from qwen_openai.protocol.shown import shown
+
+# OpenAI's specification 2.3.0: FunctionObject.name. Names stand alone on a line of some prompts.
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+def results_of_calls(messages: Sequence[Message]) -> Mapping[int, tuple[str, ...]]:
+    """Return, for the index of each assistant message with calls, the results in the order of its
+    calls.
+
+    Raises InvalidRequest for a result without a call, an unknown or repeated id, a call that is
+    never answered, or one whose name or arguments are not what the specification asks for. An id
+    may come again in a later assistant message: results belong to the message before them. System
+    messages in between change nothing.
+    """
+    answered: dict[int, tuple[str, ...]] = {}
+    asker = -1
+    ids: Mapping[str, None] = {}
+    given: dict[str, str] = {}
+    for index, message in enumerate(messages):
+        _check_members(index, message)
+        if message.role == "tool":
+            given[_called(index, message, ids, given)] = message.content
+        elif message.role != "system":
+            _close(answered, asker, ids, given)
+            asker, ids, given = index, _ids(index, message), {}
+    _close(answered, asker, ids, given)
+    return answered
+
+
+def _check_members(index: int, message: Message) -> None:
+    if message.tool_calls and message.role != "assistant":
+        raise InvalidRequest(
+            f"messages[{index}].tool_calls: only an assistant message can call tools, "
+            f"not a {message.role} message.",
+            param=f"messages[{index}].tool_calls",
+        )
+    if message.tool_call_id is not None and message.role != "tool":
+        raise InvalidRequest(
+            f"messages[{index}].tool_call_id: only a tool message answers a call, "
+            f"not a {message.role} message.",
+            param=f"messages[{index}].tool_call_id",
+        )
+
+
+def _called(index: int, message: Message, ids: Mapping[str, None], given: Mapping[str, str]) -> str:
+    """Return the id of the call that a result answers."""
+    place, id = f"messages[{index}].tool_call_id", message.tool_call_id
+    if id is None:
+        wrong = "is required: the id of the call that this result answers"
+    elif not ids:
+        wrong = f"is {shown(id)}, but no assistant message with tool_calls comes right before"
+    elif id not in ids:
+        wrong = f"is {shown(id)}, which is no id of the assistant's calls before it"
+    elif id in given:
+        wrong = f"is {shown(id)}, a call that has its result already"
+    else:
+        return id
+    raise InvalidRequest(f"{place} {wrong}.", param=place)
+
+
+def _close(
+    answered: dict[int, tuple[str, ...]],
+    asker: int,
+    ids: Mapping[str, None],
+    given: Mapping[str, str],
+) -> None:
+    """Note the results of the last assistant message with calls; all must have come by now."""
+    for number, id in enumerate(ids):
+        if id not in given:
+            place = f"messages[{asker}].tool_calls[{number}].id"
+            raise InvalidRequest(
+                f"{place}: the call {shown(id)} has no result; a tool message with this "
+                "tool_call_id must follow, before any user or assistant message.",
+                param=place,
+            )
+    if ids:
+        answered[asker] = tuple(given[id] for id in ids)
+
+
+def _ids(index: int, message: Message) -> Mapping[str, None]:
+    seen: dict[str, None] = {}
+    for number, call in enumerate(message.tool_calls):
+        place = f"messages[{index}].tool_calls[{number}]"
+        if not call.id or call.id in seen:
+            raise InvalidRequest(
+                f"{place}.id must be an id of its own, not empty, got {shown(call.id)}.",
+                param=f"{place}.id",
+            )
+        _check_call(place, call)
+        seen[call.id] = None
+    return seen
+
+
+def _check_call(place: str, call: ToolCall) -> None:
+    if not _NAME.fullmatch(call.name):
+        raise InvalidRequest(
+            f"{place}.function.name (call {shown(call.id)}) must be 1 to 64 letters, digits, "
+            f"_ or -, got {shown(call.name)}.",
+            param=f"{place}.function.name",
+        )
+    try:
+        arguments = orjson.loads(call.arguments)
+    except orjson.JSONDecodeError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise InvalidRequest(
+            f"{place}.function.arguments (call {shown(call.id)}) must be the JSON text of an "
+            f"object, got {shown(call.arguments)}.",
+            param=f"{place}.function.arguments",
+        )
