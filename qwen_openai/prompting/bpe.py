@@ -5,6 +5,7 @@ without holding the interpreter's lock, and no further than a given limit. Knows
 """
 
 import ctypes
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,9 @@ class Bpe:
         self._plain.pre_tokenizer = self._full.pre_tokenizer
         added = self._full.get_added_tokens_decoder()
         self.control = {token.content: number for number, token in added.items()}
+        self._added = {number: token.content.encode() for number, token in added.items()}
+        self.special = frozenset(number for number, token in added.items() if token.special)
+        self._bytes = {letter: byte for byte, letter in enumerate(_byte_letters())}
         self.size = max(self._full.get_vocab_size(), *(number + 1 for number in added))
         _give_back_memory()
 
@@ -86,6 +90,16 @@ class Bpe:
         """Return the text of ``ids``, control tokens spelled out; broken UTF-8 becomes U+FFFD."""
         text: str = self._full.decode(ids, skip_special_tokens=False)
         return text
+
+    def piece(self, number: int) -> bytes:
+        """Return the bytes that one id stands for, none for an id that stands for no text.
+
+        A token's bytes need be no whole characters. A control token's are its spelling.
+        """
+        if number in self._added:
+            return self._added[number]
+        letters = self._full.id_to_token(number) if number >= 0 else None
+        return b"" if letters is None else bytes(map(self._bytes.__getitem__, letters))
 
     def _unlocked(self, text: str) -> list[int]:
         # Of the library's calls only those on batches let other threads run meanwhile.
@@ -130,6 +144,14 @@ def _seam(text: str, start: int) -> int:
         if seam := _SEAM.search(text, window, window + _SHORT):
             return seam.start()
     return len(text)
+
+
+def _byte_letters() -> Iterator[str]:
+    """Yield the letter of each byte in a byte-level vocabulary (GPT-2's alphabet): itself where
+    that is a visible Latin-1 character, else the next from U+0100 on."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = itertools.count(0x100)
+    return (chr(byte if byte in visible else next(others)) for byte in range(256))
 
 
 def _give_back_memory() -> None:

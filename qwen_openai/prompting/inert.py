@@ -53,15 +53,7 @@ class Inert:
 
     def cover(self, text: str) -> str:
         """Return ``text`` with stand-ins. Raises InvalidRequest when it is no valid Unicode."""
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError as exc:
-                raise InvalidRequest(
-                    f"A message holds a lone surrogate, U+{ord(text[exc.start]):04X}, at character"
-                    f" {exc.start}: it is not valid Unicode text. Remove or replace it.",
-                    param="messages",
-                ) from exc
+        refuse_surrogates(text)
         for letter, stand_in in self._pairs:
             text = text.replace(letter, stand_in)
         return text
@@ -82,6 +74,20 @@ class Inert:
             yield self.uncover(rendered[position : match.start()]), match.group()
             position = match.end()
         yield self.uncover(rendered[position:]), None
+
+
+def refuse_surrogates(text: str) -> None:
+    """Raise InvalidRequest when ``text`` is no valid Unicode."""
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest(
+            f"A message holds a lone surrogate, U+{ord(text[exc.start]):04X}, at character"
+            f" {exc.start}: it is not valid Unicode text. Remove or replace it.",
+            param="messages",
+        ) from exc
 
 
 def _may_join(tokens: Sequence[str], constants: Iterable[str]) -> bool:

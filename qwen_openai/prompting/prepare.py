@@ -2,7 +2,7 @@
 
 The rules of limits stand here and nowhere else; engines take the result as it is. Nothing is ever
 cut: a prompt that does not fit is refused with both numbers, unless the job lets whole old pairs of
-its history go, which is then said. Blocking, as the Renderer is: call it off the event loop.
+its history go, which is then said. Blocking, as renderers are: call it off the event loop.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from qwen_openai.core import Job, Message
 from qwen_openai.errors import ContextLengthExceeded
 from qwen_openai.prompting.bpe import TooLong
-from qwen_openai.prompting.render import Renderer, Tokenised
+from qwen_openai.prompting.renderer import PromptRenderer, Tokenised
 
 # A prompt that is too long is still counted exactly up to this many tokens over the limit.
 _COUNTED_BEYOND = 32_768
@@ -29,7 +29,7 @@ class Prompt:
     changes: tuple[str, ...]
 
 
-def prepare(job: Job, renderer: Renderer, *, context: int, default_max_tokens: int) -> Prompt:
+def prepare(job: Job, renderer: PromptRenderer, *, context: int, default_max_tokens: int) -> Prompt:
     """Render ``job`` and bound its answer.
 
     ``context`` is tokens of prompt and answer together; ``default_max_tokens`` bounds the answer of
@@ -64,7 +64,7 @@ def prepare(job: Job, renderer: Renderer, *, context: int, default_max_tokens: i
 def _render(
     job: Job,
     messages: Sequence[Message],
-    renderer: Renderer,
+    renderer: PromptRenderer,
     window: int,
     context: int,
     known: Tokenised,
@@ -96,7 +96,7 @@ def _too_long(tokens: str, window: int, context: int) -> ContextLengthExceeded:
 
 
 def _drop_pairs(
-    job: Job, renderer: Renderer, goal: int, known: Tokenised
+    job: Job, renderer: PromptRenderer, goal: int, known: Tokenised
 ) -> tuple[Sequence[Message], int]:
     """Return the messages without as many oldest pairs as keep the prompt above ``goal`` tokens.
 

@@ -12,9 +12,10 @@ from qwen_openai.core import Message
 from qwen_openai.errors import InvalidRequest, StartupError
 from qwen_openai.prompting.bpe import Bpe, TooLong
 from qwen_openai.prompting.inert import END, Inert
+from qwen_openai.prompting.renderer import Tokenised
 from qwen_openai.prompting.template import ChatTemplate
 
-Tokenised = dict[str, list[int]]  # texts and their ids
+__all__ = ["Renderer", "Tokenised"]
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _THINK_TAG = re.compile(f"({_OPEN}|{_CLOSE})")
@@ -24,7 +25,7 @@ _TOUCHING = re.compile(r"<think>kxq|(?:kxq|vjq)</think>|</think>(?:vjq|zwq)")
 
 
 class Renderer:
-    """Renders and tokenises prompts of one model."""
+    """Renders and tokenises prompts of one model; a `PromptRenderer`."""
 
     def __init__(self, bpe: Bpe, template: ChatTemplate) -> None:
         self._bpe = bpe

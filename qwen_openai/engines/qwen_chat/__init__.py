@@ -1,0 +1,1 @@
+"""Qwen in this process, with torch and transformers: QwenChat, and the engine that serves it."""

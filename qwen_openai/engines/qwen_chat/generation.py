@@ -1,0 +1,98 @@
+"""The token loop: a prompt goes through the model in pieces, then one token at a time.
+
+One forward pass at a time on a model object, however many answers are open: each has its own cache
+and its own chance. Knows ids, not text, and no limits but those given.
+"""
+
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from qwen_openai.core import Sampling
+from qwen_openai.engines.qwen_chat.long_context import LongContext
+from qwen_openai.engines.sampling import Sampler
+
+# Prompt tokens of one forward pass: between two of them a cancelled answer ends.
+PREFILL = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When an answer ends: with one of ``stop``, which is not picked before ``min_tokens`` others,
+    or after ``max_tokens``."""
+
+    max_tokens: int
+    stop: frozenset[int]
+    min_tokens: int = 0
+
+
+class TokenLoop:
+    """Runs answers of one model. Safe for several threads at once, each with its own answer."""
+
+    def __init__(self, model: PreTrainedModel, long_context: LongContext | None = None) -> None:
+        self._model = model
+        self._long_context = long_context
+        self._one_pass = threading.Lock()
+
+    def run(
+        self, prompt: Sequence[int], sampling: Sampling, limits: Limits
+    ) -> Generator[int | None, None, None]:
+        """Yield None for each piece of the prompt, then the tokens of the answer.
+
+        The stop token is yielded too, as the last. Each `next` is one forward pass; closing the
+        generator frees the cache. Raises EngineFailed when the model's numbers are none.
+        """
+        answer = _Answer(self._model, self._long_context, len(prompt))
+        sampler = Sampler(sampling, prompt, self._model.device)
+        logits = None
+        for start in range(0, len(prompt), PREFILL):
+            logits = self._step(answer, prompt[start : start + PREFILL])
+            yield None
+        barred = tuple(limits.stop)
+        for number in range(limits.max_tokens):
+            if logits is None:
+                raise ValueError("The prompt has no tokens.")
+            token = sampler.pick(logits, barred if number < limits.min_tokens else ())
+            yield token
+            if token in limits.stop or number + 1 == limits.max_tokens:
+                return
+            logits = self._step(answer, [token])
+
+    def _step(self, answer: "_Answer", ids: Sequence[int]) -> torch.Tensor:
+        with self._one_pass, torch.inference_mode():
+            return answer.forward(ids)
+
+
+class _Answer:
+    """What one answer has in the model: its cache, and its rules beyond the trained length."""
+
+    def __init__(
+        self, model: PreTrainedModel, long_context: LongContext | None, prompt_tokens: int
+    ) -> None:
+        self._model = model
+        self._cache = DynamicCache(config=model.config)
+        self._long_context = long_context
+        self._frequencies = long_context.frequencies(prompt_tokens) if long_context else None
+        self._length = 0
+
+    def forward(self, ids: Sequence[int]) -> torch.Tensor:
+        """Read ``ids`` behind what was read before; return the logits behind the last."""
+        with self._rules(len(ids)):
+            output = self._model(
+                input_ids=torch.tensor([list(ids)], device=self._model.device),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self._length += len(ids)
+        logits: torch.Tensor = output.logits[0, -1]
+        return logits
+
+    def _rules(self, count: int) -> AbstractContextManager[None]:
+        if self._long_context is None:
+            return nullcontext()
+        return self._long_context.during(self._frequencies, self._length, count)

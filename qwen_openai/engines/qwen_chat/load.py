@@ -1,0 +1,204 @@
+"""A directory of weights to a model that can run: transformers, a renderer, and all weights proven.
+
+A Qwen-1 as published is renamed on the way, its weights mapped from disk and never held twice; all
+others load as transformers loads them. Code that comes with a checkpoint is never run.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, Qwen2ForCausalLM
+from transformers.models.qwen2 import Qwen2Config
+
+from qwen_openai.engines.qwen_chat.long_context import LongContext
+from qwen_openai.errors import StartupError
+from qwen_openai.models.checkpoint import (
+    CONFIG_FILE,
+    Checkpoint,
+    chat_template,
+    read_checkpoint,
+    tokenizer_file,
+)
+from qwen_openai.models.document import read_document
+from qwen_openai.models.qwen1 import generation_config, qwen2_config, state_dict
+from qwen_openai.prompting.bpe import Bpe
+from qwen_openai.prompting.qwen1 import Qwen1Renderer
+from qwen_openai.prompting.render import Renderer
+from qwen_openai.prompting.renderer import PromptRenderer
+from qwen_openai.prompting.template import ChatTemplate
+
+DeviceMap = str | int | torch.device | Mapping[str, str | int | torch.device] | None
+Dtype = str | torch.dtype
+
+DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+_SHORT = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+_OTHER_MODEL = "Use another directory, or get this one again."
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model and what makes its prompts and texts. ``long_context`` is None where the context ends
+    with what the model was trained for."""
+
+    checkpoint: Checkpoint
+    model: PreTrainedModel
+    bpe: Bpe
+    renderer: PromptRenderer
+    long_context: LongContext | None
+
+
+def load(
+    path: str | os.PathLike[str], device_map: DeviceMap, dtype: Dtype, home: Path | None
+) -> Loaded:
+    """Load the directory ``path``.
+
+    ``device_map`` is accelerate's: "auto" is all cards, or the CPU without any. ``dtype`` is
+    "auto", a name or a torch.dtype; see `resolve_dtype`. ``home`` is the cache that a Qwen-1's
+    converted tokenizer is kept in. Raises StartupError when the directory cannot be served or the
+    model does not fit, TypeError or ValueError for a dtype that is none.
+    """
+    checkpoint = read_checkpoint(Path(path))
+    chosen = resolve_dtype(dtype, checkpoint, device_map)
+    bpe = Bpe(tokenizer_file(checkpoint, home))
+    renderer: PromptRenderer
+    if checkpoint.qwen1 is None:
+        renderer = Renderer(bpe, ChatTemplate(chat_template(checkpoint)))
+    else:
+        renderer = Qwen1Renderer(bpe)
+    model = _load_model(checkpoint, device_map, chosen)
+    model.generation_config = _generation_config(checkpoint, model)
+    return Loaded(checkpoint, model, bpe, renderer, _long_context(model, checkpoint))
+
+
+def resolve_dtype(dtype: Dtype, checkpoint: Checkpoint, device_map: DeviceMap) -> torch.dtype:
+    """Return the type of number to compute with.
+
+    "auto" is float32 on a CPU, elsewhere what is on disk, and float16 for bfloat16 on a GPU that
+    has none.
+    """
+    if isinstance(dtype, torch.dtype):
+        if dtype not in DTYPES.values():
+            raise ValueError(f"dtype {dtype} is not one of {', '.join(DTYPES)}")
+        return dtype
+    if not isinstance(dtype, str):
+        raise TypeError(f"dtype must be a name or a torch.dtype, not {type(dtype).__name__}")
+    name = dtype.removeprefix("torch.")
+    name = _SHORT.get(name, name)
+    if name != "auto":
+        if name not in DTYPES:
+            raise ValueError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
+        return DTYPES[name]
+    if not _accelerated(device_map):
+        return torch.float32
+    stored = DTYPES.get(checkpoint.dtype, torch.float16)
+    lacks_it = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(
+        including_emulation=False
+    )
+    return torch.float16 if stored is torch.bfloat16 and lacks_it else stored
+
+
+def _accelerated(device_map: DeviceMap) -> bool:
+    """Whether any of the model will be on something else than the CPU."""
+    if device_map is None:
+        return False
+    if isinstance(device_map, Mapping):
+        return any(str(place) not in ("cpu", "disk") for place in device_map.values())
+    if str(device_map) in ("auto", "balanced", "balanced_low_0", "sequential"):
+        return bool(torch.accelerator.is_available())
+    return not str(device_map).startswith("cpu")
+
+
+def _load_model(
+    checkpoint: Checkpoint, device_map: DeviceMap, dtype: torch.dtype
+) -> PreTrainedModel:
+    try:
+        loaded = (
+            _load_raw(checkpoint.folder, device_map, dtype)
+            if checkpoint.raw
+            else _load_native(checkpoint.folder, device_map, dtype)
+        )
+    except (OSError, ValueError, RuntimeError) as exc:
+        # torch.OutOfMemoryError is a RuntimeError.
+        raise StartupError(
+            f"The model in {checkpoint.folder} cannot be loaded: {_first_line(exc)}.",
+            fix="Where memory ran out, use a smaller model or more cards; else get it again.",
+        ) from exc
+    match loaded:
+        case (PreTrainedModel() as model, dict() as report):
+            _prove(checkpoint.folder, model, report)
+            return model
+    raise TypeError("transformers did not return the model and how its loading went")
+
+
+def _load_native(folder: Path, device_map: DeviceMap, dtype: torch.dtype) -> object:
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        device_map=device_map,
+        dtype=dtype,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+
+
+def _load_raw(folder: Path, device_map: DeviceMap, dtype: torch.dtype) -> object:
+    config = qwen2_config(read_document(folder / CONFIG_FILE).values)
+    return Qwen2ForCausalLM.from_pretrained(
+        None,
+        config=Qwen2Config.from_dict(config),
+        state_dict=state_dict(folder),
+        device_map=device_map,
+        dtype=dtype,
+        output_loading_info=True,
+    )
+
+
+def _generation_config(checkpoint: Checkpoint, model: PreTrainedModel) -> GenerationConfig | None:
+    """Return the defaults that the directory states; a Qwen-1's in words that were mended."""
+    if not checkpoint.raw:
+        return model.generation_config
+    file = checkpoint.folder / "generation_config.json"
+    stated = read_document(file).values if file.is_file() else {}
+    return GenerationConfig.from_dict(generation_config(stated))
+
+
+def _prove(folder: Path, model: PreTrainedModel, report: dict[str, object]) -> None:
+    """Raise StartupError unless every weight came from disk and is where it can be used."""
+    for what in ("missing_keys", "mismatched_keys", "error_msgs"):
+        found = report.get(what)
+        if isinstance(found, set | list) and found:
+            raise StartupError(
+                f"{folder} is not the whole model: {len(found)} of its weights are missing or of"
+                f" another shape, such as {sorted(map(str, found))[0]}.",
+                fix=_OTHER_MODEL,
+            )
+    places = getattr(model, "hf_device_map", None) or {}
+    if "disk" in places.values():
+        raise StartupError(
+            f"The model in {folder} does not fit into the memory of the cards and the machine.",
+            fix="Use a smaller model or one with smaller numbers, or more memory.",
+        )
+    if places:
+        return  # what is offloaded to the CPU waits on the meta device
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise StartupError(f"{folder} has no values for {name}.", fix=_OTHER_MODEL)
+
+
+def _long_context(model: PreTrainedModel, checkpoint: Checkpoint) -> LongContext | None:
+    facts = checkpoint.qwen1
+    if facts is None or checkpoint.context_length <= facts.seq_length:
+        return None
+    return LongContext(model, facts)
+
+
+def _first_line(exc: Exception) -> str:
+    line = next(iter(str(exc).splitlines()), "") or type(exc).__name__
+    return line[:300].rstrip(".")

@@ -1,0 +1,152 @@
+"""One request's way from a row of logits to a token: penalties, filters, the draw.
+
+Works on tensors where they are; the host learns one number a token. Nothing is computed that the
+request did not ask for, and chance comes from the request's own generator, never from the global
+one. Knows no model and no vocabulary.
+
+The order is that of transformers' `generate`: penalties, temperature, top_k, top_p, min_p. The
+repetition penalty is defined as there (over prompt and answer), presence and frequency penalty as
+in OpenAI's API (over the answer).
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from qwen_openai.core import Sampling
+from qwen_openai.errors import EngineFailed
+
+# The likeliest tokens nearly always hold all of the nucleus; sorting the whole vocabulary takes
+# milliseconds on a CPU.
+_NUCLEUS = 1024
+_SMALLEST = torch.finfo(torch.float32).tiny
+_SEEDS = 2**64
+
+
+class Sampler:
+    """Picks the tokens of one answer, in order; remembers what its penalties need."""
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int], device: torch.device) -> None:
+        """``prompt`` is the ids in front of the answer; ``device`` is where the logits will be."""
+        self._sampling = sampling
+        self._device = device
+        # One candidate is no chance: nothing to draw, nothing to filter.
+        self._greedy = sampling.temperature == 0 or sampling.top_k == 1
+        self._repeated: _Distinct | None = None
+        if sampling.repetition_penalty != 1:
+            self._repeated = _Distinct(device, prompt)
+        self._answered: _Distinct | None = None
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            self._answered = _Distinct(device)
+        self._generator: torch.Generator | None = None
+        if not self._greedy:
+            self._generator = torch.Generator(device)
+            if sampling.seed is None:
+                self._generator.seed()
+            else:
+                self._generator.manual_seed(sampling.seed % _SEEDS)
+
+    def pick(self, logits: torch.Tensor, barred: Sequence[int] = ()) -> int:
+        """Return the next token for one row of logits, which may be altered.
+
+        ``barred`` ids are not picked. Raises EngineFailed when the logits are no numbers.
+        """
+        with torch.inference_mode():
+            row = logits.float()
+            self._penalise(row)
+            if barred:
+                row[torch.tensor(barred, device=self._device)] = -torch.inf
+            picked, score = self._best(row) if self._greedy else self._draw(row)
+            # The check rides along: what is no number is picked before all others.
+            token = int(torch.where(score.isfinite(), picked, -1))
+        if token < 0:
+            raise EngineFailed(
+                "The model computed values that are no numbers: its precision is too low for its"
+                " weights. Load it as bfloat16 or float32."
+            )
+        for seen in (self._repeated, self._answered):
+            if seen is not None:
+                seen.add(token)
+        return token
+
+    def _penalise(self, row: torch.Tensor) -> None:
+        sampling = self._sampling
+        if self._repeated is not None:
+            ids, _ = self._repeated.seen()
+            scores = row[ids]
+            penalty = sampling.repetition_penalty
+            row[ids] = torch.where(scores < 0, scores * penalty, scores / penalty)
+        if self._answered is not None:
+            ids, counts = self._answered.seen()
+            row[ids] -= counts * sampling.frequency_penalty + sampling.presence_penalty
+
+    @staticmethod
+    def _best(row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        picked = row.argmax()
+        return picked, row[picked]
+
+    def _draw(self, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sampling = self._sampling
+        if sampling.temperature != 1:
+            row = row / sampling.temperature
+        probabilities, ids = self._candidates(row)
+        if sampling.top_p < 1:
+            # A token stays while those before it hold less than top_p: the first one always.
+            before = probabilities.cumsum(0)[:-1]
+            probabilities[1:] *= before < sampling.top_p
+        if sampling.min_p > 0:
+            floor = probabilities.max() * sampling.min_p
+            probabilities *= probabilities >= floor
+        # The largest of p/e with exponential e is p-distributed. torch.multinomial does the same,
+        # but ends a whole CUDA context when a probability is no number.
+        noise = torch.empty_like(probabilities).exponential_(generator=self._generator)
+        chosen = (probabilities / noise.clamp_min_(_SMALLEST)).argmax()
+        return chosen if ids is None else ids[chosen], probabilities[chosen]
+
+    def _candidates(self, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the probabilities that come into question, and their ids.
+
+        Likeliest first where top_k or top_p ask for it; without ids, all in the row's order.
+        """
+        sampling = self._sampling
+        if sampling.top_k > 0:
+            values, ids = row.topk(min(sampling.top_k, row.numel()))
+            return values.softmax(0), ids
+        if sampling.top_p >= 1:
+            return row.softmax(0), None
+        probabilities = row.softmax(0)
+        # To look at the sum costs a GPU more than to sort.
+        if row.device.type == "cpu" and row.numel() > _NUCLEUS:
+            likeliest, ids = probabilities.topk(_NUCLEUS)
+            if float(likeliest.sum()) >= sampling.top_p:
+                return likeliest, ids
+        return probabilities.sort(descending=True)
+
+
+class _Distinct:
+    """Tokens seen so far, each once, and how often, on the device: what penalties work on."""
+
+    def __init__(self, device: torch.device, tokens: Sequence[int] = ()) -> None:
+        self._places: dict[int, int] = {}
+        for token in tokens:
+            self._places.setdefault(token, len(self._places))
+        size = 2 * len(self._places) + 64
+        self._ids = torch.zeros(size, dtype=torch.long, device=device)
+        self._ids[: len(self._places)] = torch.tensor(list(self._places), dtype=torch.long)
+        self._counts = torch.ones(size, device=device)
+
+    def seen(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ids and their counts, side by side."""
+        size = len(self._places)
+        return self._ids[:size], self._counts[:size]
+
+    def add(self, token: int) -> None:
+        place = self._places.get(token)
+        if place is not None:
+            self._counts[place] += 1
+            return
+        place = self._places[token] = len(self._places)
+        if place == len(self._ids):
+            self._ids = torch.cat([self._ids, torch.zeros_like(self._ids)])
+            self._counts = torch.cat([self._counts, torch.ones_like(self._counts)])
+        self._ids[place] = token

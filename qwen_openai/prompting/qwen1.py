@@ -1,0 +1,158 @@
+"""Messages to the token ids that the first Qwen generation was trained on.
+
+Its prompt is ChatML, but pieced together from ids: every content is tokenised by itself, so no text
+ever merges with the line end in front of it, as it would in a template rendered in one piece. Ids
+are those of the original context builder, checked against its own output. Knows one model's
+vocabulary and no limits but the one given.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from qwen_openai.core import Message
+from qwen_openai.errors import InvalidRequest, StartupError
+from qwen_openai.prompting.bpe import Bpe, TooLong
+from qwen_openai.prompting.inert import refuse_surrogates
+from qwen_openai.prompting.renderer import Tokenised
+
+DEFAULT_SYSTEM = "You are a helpful assistant."
+
+_OPEN, _CLOSE = "<|im_start|>", "<|im_end|>"
+_ROLES = ("system", "user", "assistant")
+
+
+class Qwen1Renderer:
+    """Renders and tokenises prompts of a Qwen-1 model. Stateless; a `PromptRenderer`."""
+
+    def __init__(self, bpe: Bpe) -> None:
+        """Raises StartupError when the vocabulary lacks the tokens that mark turns."""
+        missing = [token for token in (_OPEN, _CLOSE) if token not in bpe.control]
+        if missing:
+            raise StartupError(
+                f"The model's vocabulary has no {missing[0]}: it is not one of a Qwen chat model.",
+                fix="Use the chat model's own tokenizer files.",
+            )
+        self._bpe = bpe
+        self._open, self._close = bpe.control[_OPEN], bpe.control[_CLOSE]
+        self._line = bpe.encode("\n")
+        self._roles = {role: bpe.encode(role) for role in _ROLES}
+
+    @classmethod
+    def load(cls, tokenizer_file: Path) -> "Qwen1Renderer":
+        """Load the `tokenizer.json`. Raises StartupError when it cannot be used."""
+        return cls(Bpe(tokenizer_file))
+
+    def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+        """Return the ids of the whole prompt, ending in the opening of the assistant's turn.
+
+        Where the first message is no system message, the default one stands in front; an empty one
+        is an empty turn. With ``continue_final`` the prompt ends inside the last message, which
+        must be the assistant's, with exactly its text. Raises InvalidRequest for a text that is no
+        valid Unicode, and for a role that the model does not know.
+        """
+        return self._render(messages, None, continue_final, {})
+
+    def render_within(
+        self,
+        messages: Sequence[Message],
+        limit: int,
+        *,
+        continue_final: bool = False,
+        known: Tokenised | None = None,
+    ) -> list[int]:
+        """As `render`, but raises TooLong, soon, when the prompt has more than ``limit`` tokens.
+
+        ``known`` keeps what was tokenised, for a next call with much the same messages.
+        """
+        return self._render(messages, limit, continue_final, {} if known is None else known)
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a control token such as ``<|im_end|>``; None for any other text."""
+        return self._bpe.control.get(token)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ``ids``, control tokens spelled out; broken UTF-8 becomes U+FFFD."""
+        return self._bpe.decode(ids)
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id that stands for a text."""
+        return self._bpe.size
+
+    def turn_length(self, message: Message) -> int:
+        """Return how many tokens a message's turn is, its marks included."""
+        return len(self._opening(message.role)) + len(self._content(message, None, {})) + 1
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        limit: int | None,
+        continue_final: bool,
+        known: Tokenised,
+    ) -> list[int]:
+        if continue_final and (not messages or messages[-1].role != "assistant"):
+            raise InvalidRequest(
+                "The last message must be the assistant's for the answer to continue it.",
+                param="messages",
+            )
+        ids: list[int] = []
+        for message in _with_system(messages):
+            ids += self._line if ids else ()
+            ids += self._opening(message.role)
+            try:
+                left = None if limit is None else limit - len(ids)
+                ids += self._content(message, left, known)
+            except TooLong as exc:
+                raise TooLong(len(ids) + exc.at_least) from None
+            ids.append(self._close)
+        if continue_final:
+            ids.pop()
+        else:
+            ids += [*self._line, *self._opening("assistant")]
+        if limit is not None and len(ids) > limit:
+            raise TooLong(len(ids))
+        return ids
+
+    def _opening(self, role: str) -> list[int]:
+        if role not in self._roles:
+            raise InvalidRequest(
+                f"This model knows no messages with the role {role!r}.", param="messages"
+            )
+        return [self._open, *self._roles[role], *self._line]
+
+    def _content(self, message: Message, limit: int | None, known: Tokenised) -> list[int]:
+        text = message.content
+        if text not in known:
+            refuse_surrogates(text)
+            known[text] = self._bpe.encode(text, limit)
+        return known[text]
+
+
+def window(
+    renderer: Qwen1Renderer,
+    system: str | None,
+    history: Sequence[tuple[str, str]],
+    max_window_size: int,
+) -> int:
+    """Return how many of the newest pairs of ``history`` the original keeps in the prompt.
+
+    Its rule: from the newest on, whole pairs, as long as the system turn and the pairs are together
+    fewer than ``max_window_size`` tokens; the first that does not fit ends it, also if an older one
+    would fit. The question and the openings are not counted. Raises InvalidRequest as `render`.
+    """
+    opening = Message("system", DEFAULT_SYSTEM if system is None else system)
+    size = renderer.turn_length(opening)
+    kept = 0
+    for question, answer in reversed(history):
+        turns = (Message("user", question), Message("assistant", answer))
+        size += sum(1 + renderer.turn_length(turn) for turn in turns)
+        if size >= max_window_size:
+            break
+        kept += 1
+    return kept
+
+
+def _with_system(messages: Sequence[Message]) -> Iterator[Message]:
+    if not messages or messages[0].role != "system":
+        yield Message("system", DEFAULT_SYSTEM)
+    yield from messages
