@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.load import Stream, machine, request_bytes, start_gateway, streams
 from qwen_openai.engines.llamacpp.process import child_environment
-from qwen_openai.engines.llamacpp.sizing import measure
+from qwen_openai.engines.machine import measure
 from qwen_openai.models.layout import default_home
 from qwen_openai.models.store import locate
 

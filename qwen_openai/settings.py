@@ -39,6 +39,8 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "prompt_cache_mib",
             "default_max_tokens",
             "stall_timeout",
+            "device_map",
+            "dtype",
         ),
     ),
     ("Requests", ("queue_size", "max_n", "max_messages", "always_stream_usage")),
@@ -107,7 +109,9 @@ class Settings(BaseSettings):
     served_model_name: Names = Field(
         (), description="names clients may use; empty: the model's own"
     )
-    engine: Literal["auto", "llamacpp", "fake"] = Field("auto", description="what runs the model")
+    engine: Literal["auto", "llamacpp", "qwen_chat", "fake"] = Field(
+        "auto", description="what runs the model; auto: llamacpp for GGUF, else qwen_chat"
+    )
 
     host: str = Field(
         "127.0.0.1",
@@ -141,6 +145,15 @@ class Settings(BaseSettings):
     )
     stall_timeout: float = Field(
         120, gt=0, description="seconds of engine silence taken for a hang"
+    )
+    device_map: str = Field(
+        "auto",
+        min_length=1,
+        description="where qwen_chat puts the weights: auto, cpu, cuda:0, ...",
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto",
+        description="numbers of qwen_chat; auto: the checkpoint's own, on a CPU float32",
     )
 
     queue_size: int = Field(64, ge=0, description="requests that may wait for a slot; then 503")

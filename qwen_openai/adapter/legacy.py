@@ -35,5 +35,6 @@ def legacy_job(request: LegacyRequest, *, id: str, model: str, family: Family) -
         ),
         max_total=request.max_length,
         drop_oldest_pairs=True,
+        watched=False,
         ignored=request.ignored,
     )

@@ -37,12 +37,11 @@ class Ready:
 def rows(ready: Ready) -> list[tuple[str, str]]:
     """Label and text of each line, top to bottom."""
     info, settings = ready.info, ready.settings
-    slots = f"{info.slots} slot" + ("s" if info.slots != 1 else "")
     lines = [
         ("model", ", ".join(settings.served_model_name) or info.model),
         ("engine", info.engine),
         ("device", info.device),
-        ("context", f"{info.context:,} tokens in each of {slots}"),
+        ("context", _context(info)),
     ]
     if info.memory:
         lines.append(("memory", f"{info.memory / 2**30:.1f} GiB"))
@@ -54,6 +53,12 @@ def rows(ready: Ready) -> list[tuple[str, str]]:
         lines.append(("listens on", f"every interface, port {ready.port}"))
     lines += [("API key", key_status(settings)), ("started in", f"{ready.seconds:.1f} s")]
     return lines
+
+
+def _context(info: EngineInfo) -> str:
+    if info.slots == 1:
+        return f"{info.context:,} tokens, one answer at a time"
+    return f"{info.context:,} tokens in each of {info.slots} slots"
 
 
 def key_status(settings: Settings) -> str:

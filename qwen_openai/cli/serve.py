@@ -44,6 +44,7 @@ def serve(
       qwen-openai serve
       qwen-openai serve qwen2.5-coder-1.5b --port 8000
       qwen-openai serve ./my.gguf --served-model-name gpt-4o-mini,qwen
+      qwen-openai serve ./Qwen-7B-Chat --dtype bfloat16
       QWEN_OPENAI_API_KEY=sk-... qwen-openai serve --host 0.0.0.0
 
     SIGTERM or Ctrl-C lets the answers in flight finish; a second one stops now.
@@ -77,9 +78,14 @@ def run(settings: Settings, started: float) -> None:
 
 def _create_engine(settings: Settings) -> Engine:
     from qwen_openai.cli.pull import obtain
-    from qwen_openai.engines.factory import create_engine
+    from qwen_openai.engines.factory import create_engine, notes
 
-    return create_engine(settings, None if settings.engine == "fake" else obtain(settings))
+    if settings.engine == "fake":
+        return create_engine(settings, None)
+    files = obtain(settings)
+    for sentence in notes(files):
+        typer.echo(sentence, err=True)
+    return create_engine(settings, files)
 
 
 async def _serve(settings: Settings, engine: Engine, sock: socket.socket, started: float) -> None:

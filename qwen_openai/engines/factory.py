@@ -3,18 +3,29 @@
 Engine modules are imported only when chosen, so that each costs nothing to those who use another.
 """
 
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
 from qwen_openai.engines.base import Engine
 from qwen_openai.errors import StartupError
 from qwen_openai.families import family_of
+from qwen_openai.models.checkpoint import Checkpoint, asks_for_code
 from qwen_openai.models.store import ModelFiles
 from qwen_openai.prompting.render import Renderer
 from qwen_openai.settings import Settings
 
+if TYPE_CHECKING:
+    from qwen_openai.engines.qwen_chat.model import QwenChat
 
-def create_engine(settings: Settings, files: ModelFiles | None) -> Engine:
+# What `qwen_chat` imports, in the order in which it is said to be missing.
+_NEEDED = ("torch", "transformers", "accelerate", "safetensors")
+
+
+def create_engine(settings: Settings, files: ModelFiles | Checkpoint | None) -> Engine:
     """Make the engine that ``settings`` ask for; ``files`` is None for the fake engine alone.
 
-    Raises StartupError when the model does not fit in memory.
+    Raises StartupError when the model does not fit in memory, when the engine asked for cannot run
+    it, and when a library that it needs is not installed.
     """
     if settings.engine == "fake":
         from qwen_openai.engines.fake import FakeEngine
@@ -28,12 +39,42 @@ def create_engine(settings: Settings, files: ModelFiles | None) -> Engine:
         raise StartupError(
             "No model was given.", fix="Name one: `qwen-openai serve qwen2.5-coder-0.5b`."
         )
+    if isinstance(files, Checkpoint):
+        if settings.engine == "llamacpp":
+            raise StartupError(
+                f"The engine llamacpp runs GGUF files; {files.name} is a directory of safetensors.",
+                fix="Leave --engine out, or give the model's GGUF file.",
+            )
+        return _qwen_chat(settings, files)
+    if settings.engine == "qwen_chat":
+        raise StartupError(
+            f"The engine qwen_chat runs directories of safetensors; {files.name} is a GGUF file.",
+            fix="Leave --engine out, or give the model's directory.",
+        )
     return _llamacpp(settings, files)
+
+
+def notes(files: ModelFiles | Checkpoint) -> list[str]:
+    """What to tell before the model is loaded: how it is taken, where that is not plain."""
+    if not isinstance(files, Checkpoint):
+        return []
+    said = []
+    if asks_for_code(files.folder):
+        instead = "its weights are read as Qwen2's" if files.raw else "its weights are read"
+        said.append(
+            f"{files.name} brings Python code of its own (auto_map in its config.json). That is "
+            f"never run here: {instead}, without it."
+        )
+    size = f"{files.weight_bytes / 1e9:.1f} GB"
+    layout = "in the Qwen-1 layout, converted while they are loaded" if files.raw else "as they are"
+    said.append(f"{files.name}: {size} of weights in {files.dtype}, {layout}.")
+    return said
 
 
 def _llamacpp(settings: Settings, files: ModelFiles) -> Engine:
     from qwen_openai.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, Vocabulary
-    from qwen_openai.engines.llamacpp.sizing import choose, measure
+    from qwen_openai.engines.llamacpp.sizing import choose
+    from qwen_openai.engines.machine import measure
 
     sizing = choose(
         files.description,
@@ -61,3 +102,46 @@ def _llamacpp(settings: Settings, files: ModelFiles) -> Engine:
         return Vocabulary(renderer, frozenset(stop for stop in stops if stop is not None))
 
     return LlamaCppEngine(options, load_vocabulary)
+
+
+def _qwen_chat(settings: Settings, checkpoint: Checkpoint) -> Engine:
+    _require_libraries(checkpoint)
+    if settings.slots is not None and settings.slots > 1:
+        raise StartupError(
+            f"The engine qwen_chat makes one answer at a time; {settings.slots} slots were asked "
+            "for.",
+            fix="Leave --slots out; requests wait in the queue for their turn.",
+        )
+    from qwen_openai.engines.qwen_chat.engine import QwenChatEngine, QwenChatOptions
+
+    options = QwenChatOptions(
+        name=checkpoint.name,
+        default_max_tokens=settings.default_max_tokens,
+        stall_timeout=settings.stall_timeout,
+    )
+
+    def load() -> "QwenChat":
+        # Not before: this imports torch, and is to do so in the engine's thread.
+        from qwen_openai.engines.qwen_chat.startup import Wishes, load_checkpoint
+
+        wishes = Wishes(
+            device_map=settings.device_map,
+            dtype=settings.dtype,
+            context=settings.context,
+            threads=settings.threads,
+            home=settings.home,
+        )
+        return load_checkpoint(checkpoint, wishes)
+
+    return QwenChatEngine(load, options)
+
+
+def _require_libraries(checkpoint: Checkpoint) -> None:
+    """torch is no dependency of ours: which build is right depends on the machine."""
+    missing = next((name for name in _NEEDED if find_spec(name) is None), None)
+    if missing is not None:
+        raise StartupError(
+            f"{checkpoint.name} needs {missing}, which is not installed.",
+            fix="`pip install torch==2.13.0`, then `pip install 'qwen-openai[transformers]'`; "
+            f"`scripts/serve {checkpoint.name}` does both.",
+        )

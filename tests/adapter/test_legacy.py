@@ -22,6 +22,7 @@ def test_the_tutorials_defaults() -> None:
             temperature=0.95, top_p=0.7, top_k=20, repetition_penalty=1.05, max_tokens=2048
         ),
         drop_oldest_pairs=True,
+        watched=False,
     )
 
 

@@ -53,7 +53,7 @@ def test_rows_without_facts_are_left_out() -> None:
     assert "memory" not in shown
     assert "docs" not in shown
     assert shown["model"] == "a, b"
-    assert shown["context"] == "100 tokens in each of 1 slot"
+    assert shown["context"] == "100 tokens, one answer at a time"
 
 
 @pytest.mark.parametrize(

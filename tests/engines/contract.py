@@ -70,8 +70,8 @@ def started_of(events: list[Event]) -> Started:
 
 
 class EngineContract:
-    """Tests of an `engine` fixture: started, with at least two slots and a context of 512 or more,
-    and an `unstarted` fixture: another one, not yet started, closed by its tests."""
+    """Tests of an `engine` fixture: started, with a context of 512 or more, and an `unstarted`
+    fixture: another one, not yet started, closed by its tests."""
 
     async def test_events_come_in_order(self, engine: Engine) -> None:
         events = await collect(engine, job(sampling=Sampling(temperature=0.0, max_tokens=6)))
@@ -183,7 +183,7 @@ class EngineContract:
         assert engine.health().detail
         info = engine.info()
         assert info.context >= 512
-        assert info.slots >= 2
+        assert info.slots >= 1
         assert info.engine
         assert info.model
         assert info.device

@@ -1,0 +1,195 @@
+"""The engine that runs a checkpoint in this process with torch, or a user's own chat model.
+
+One generation at a time, in a thread of its own: the queue is `gateway.admission`, and a model of
+Qwen-1's shape keeps state between its steps. Everything that blocks, rendering included, happens in
+that thread. Imports no torch: the thread does, when it loads.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Self
+
+from qwen_openai.core import Event, Finish, Job
+from qwen_openai.engines.base import EngineInfo, Health
+from qwen_openai.engines.qwen_chat import foreign
+from qwen_openai.engines.qwen_chat.failures import out_of_memory
+from qwen_openai.engines.qwen_chat.foreign_text import Tokenizer
+from qwen_openai.engines.qwen_chat.jobs import LocalModel, answerer, describe
+from qwen_openai.engines.qwen_chat.worker import Answer, Loaded, Worker
+from qwen_openai.errors import ApiError, EngineUnavailable, StartupError
+
+# Seconds that a step, or the loading, may take to end when the engine is closed.
+_CLOSE_PATIENCE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class QwenChatOptions:
+    """What the engine calls its model and how far it may go.
+
+    ``context`` is tokens of prompt and answer together, None for the QwenChat's own; a foreign
+    model needs it, and the ``tokenizer`` that its `chat` takes. ``stall_timeout`` is the seconds
+    that one step may take before `health` says that the model hangs."""
+
+    name: str
+    context: int | None = None
+    default_max_tokens: int = 4096
+    stall_timeout: float = 120.0
+    tokenizer: Tokenizer | None = None
+
+
+class QwenChatEngine:
+    """Keeps the contract of `base.Engine` over one model object."""
+
+    def __init__(
+        self, load: Callable[[], LocalModel | foreign.ChatModel], options: QwenChatOptions
+    ) -> None:
+        """``load`` runs once, in the engine's thread; it returns a QwenChat, or an object with
+        `chat` and `chat_stream` of the original's shape. What it raises ends the start."""
+        self._load = load
+        self._options = options
+        self._worker: Worker | None = None
+        self._info: EngineInfo | None = None
+        self._answers: set[Answer] = set()
+        self._state = "not started"
+
+    @classmethod
+    def of(
+        cls,
+        model: LocalModel | foreign.ChatModel,
+        tokenizer: Tokenizer | None = None,
+        *,
+        name: str,
+        context: int | None = None,
+        default_max_tokens: int = 4096,
+    ) -> Self:
+        """An engine on a model that is loaded already, such as a checkpoint's own remote-code model
+        with its tokenizer (transformers 4.35 to 4.40). The model must not be used elsewhere
+        meanwhile. ``context`` is required of a model that is no QwenChat."""
+        options = QwenChatOptions(name, context, default_max_tokens, tokenizer=tokenizer)
+        return cls(lambda: model, options)
+
+    async def start(self) -> None:
+        """Load the model. Raises StartupError."""
+        self._state = "loading"
+        self._worker = Worker(self._loaded)
+        try:
+            self._info = await self._worker.start()
+        except BaseException:
+            await self.aclose()
+            raise
+        self._state = "ready"
+
+    async def aclose(self) -> None:
+        """Fail what is in flight and free the model."""
+        self._state = "closed"
+        for answer in self._answers:
+            answer.leave(EngineUnavailable("The server is stopping.", retry_after=5))
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.close(_CLOSE_PATIENCE)
+
+    def health(self) -> Health:
+        """Not ready while loading, closed, stalled, or with a device that is broken."""
+        worker = self._worker
+        if worker is None or self._state != "ready":
+            return Health(False, self._state)
+        if worker.broken is not None:
+            return Health(False, worker.broken)
+        if worker.step_seconds() > self._options.stall_timeout:
+            return Health(False, f"no progress for {self._options.stall_timeout:g} seconds")
+        return Health(True, "ready")
+
+    def info(self) -> EngineInfo:
+        if self._info is None:
+            raise EngineUnavailable("The engine has not been started.")
+        return self._info
+
+    async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Run one choice of a job. Raises ContextLengthExceeded and InvalidRequest of the prompt,
+        EngineUnavailable while not ready, EngineFailed when the model breaks.
+
+        However it ends, it ends only when the thread works for the job no more."""
+        worker = self._require_ready()
+        answer = Answer()
+        self._answers.add(answer)
+        worker.submit(job, answer)
+        try:
+            over = False
+            while not over:
+                event = await answer.next()
+                over = isinstance(event, Finish)
+                if over:
+                    # Before the reader takes the last event: it may take its time.
+                    await self._leave(answer)
+                yield event
+        finally:
+            await self._leave(answer)
+
+    async def _leave(self, answer: Answer) -> None:
+        answer.leave()
+        self._answers.discard(answer)
+        await answer.settled()
+
+    def _require_ready(self) -> Worker:
+        health, worker = self.health(), self._worker
+        if worker is None or not health.ready:
+            raise EngineUnavailable(f"The engine is not ready: {health.detail}.", retry_after=5)
+        return worker
+
+    def _loaded(self) -> Loaded:
+        """In the thread. Raises StartupError, whatever the libraries below raise."""
+        try:
+            model = self._load()
+            return self._describe(model)
+        except (StartupError, ApiError):
+            raise
+        except Exception as error:
+            name = self._options.name
+            if out_of_memory(error):
+                raise StartupError(
+                    f"The memory did not hold the weights of {name}: {error}.",
+                    fix="Free memory, or take a smaller model or another --device-map.",
+                ) from error
+            raise StartupError(
+                f"{name} could not be loaded: {type(error).__name__}: {error}.",
+                fix="Check that its folder is complete: `qwen-openai pull` verifies it.",
+            ) from error
+
+    def _describe(self, model: LocalModel | foreign.ChatModel) -> Loaded:
+        options = self._options
+        if not isinstance(model, LocalModel):
+            return self._describe_foreign(model)
+        context = min(options.context or model.context, model.context)
+        info = describe(model, options.name, context)
+        run = answerer(model, context=context, default_max_tokens=options.default_max_tokens)
+        return Loaded(info, run)
+
+    def _describe_foreign(self, model: foreign.ChatModel) -> Loaded:
+        options = self._options
+        if options.tokenizer is None or options.context is None:
+            raise StartupError(
+                "A model object of one's own was given without its tokenizer or its context.",
+                fix="QwenChatEngine.of(model, tokenizer, name='...', context=8192)",
+            )
+        context = foreign.window_of(model, options.context)
+        info = EngineInfo(
+            engine="qwen_chat",
+            model=options.name,
+            device=_device(model),
+            context=context,
+            slots=1,
+            facts=(("model object", type(model).__name__),),
+            family="qwen1",
+        )
+        run = foreign.answerer(
+            model,
+            options.tokenizer,
+            context=context,
+            default_max_tokens=options.default_max_tokens,
+        )
+        return Loaded(info, run)
+
+
+def _device(model: object) -> str:
+    device = getattr(model, "device", None)
+    return "its own" if device is None else str(device)

@@ -1,0 +1,97 @@
+"""A job to the events of a `QwenChat`: history pairs for a Qwen-1, a prompt that fits, then tokens.
+
+Blocking, one step of the model for each `next`; the engine's thread drives it. It names what it
+needs of a model as a protocol and imports no torch.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+from qwen_openai.adapter.history import to_history
+from qwen_openai.core import Event, Finish, Job, Sampling, Started, Text
+from qwen_openai.engines.base import EngineInfo
+from qwen_openai.engines.qwen_chat.sizing import WIDTHS, device_name
+from qwen_openai.engines.qwen_chat.worker import Answerer, Stopped
+from qwen_openai.models.checkpoint import Checkpoint
+from qwen_openai.prompting.prepare import prepare
+from qwen_openai.prompting.renderer import PromptRenderer
+
+_INT64 = 2**64
+
+
+@runtime_checkable
+class LocalModel(Protocol):
+    """What the engine needs of a QwenChat."""
+
+    checkpoint: Checkpoint
+    renderer: PromptRenderer
+    context: int
+
+    @property
+    def device(self) -> object:
+        """Where it computes, as text such as "cuda:0"."""
+
+    @property
+    def dtype(self) -> object:
+        """What it computes in, as text such as "torch.bfloat16"."""
+
+    def run(
+        self, prompt: Sequence[int], sampling: Sampling, max_tokens: int, *, index: int = 0
+    ) -> Generator[Text | Finish, None, None]:
+        """One step for each `next`; a Text of no tokens for a piece of the prompt."""
+
+
+def describe(model: LocalModel, name: str, context: int) -> EngineInfo:
+    """What there is to say of a loaded model that may hold ``context`` tokens."""
+    checkpoint = model.checkpoint
+    dtype = str(model.dtype).removeprefix("torch.")
+    width = WIDTHS.get(dtype, 4)
+    facts = [("computes in", dtype)]
+    if checkpoint.raw:
+        facts.append(("layout", "Qwen-1, converted while loading"))
+    facts.append(("cache", f"{checkpoint.kv_values_per_token * width / 1024:,.0f} KiB a token"))
+    return EngineInfo(
+        engine="qwen_chat",
+        model=name,
+        device=device_name(str(model.device)),
+        context=context,
+        slots=1,
+        memory=checkpoint.weight_bytes * width // WIDTHS.get(checkpoint.dtype, width),
+        facts=tuple(facts),
+        family="qwen1" if checkpoint.qwen1 is not None else "",
+    )
+
+
+def answerer(model: LocalModel, *, context: int, default_max_tokens: int) -> Answerer:
+    """Return what runs jobs on ``model``; ``context`` bounds prompt and answer together, and
+    ``default_max_tokens`` the answer of a job that states no limit."""
+
+    def answer(job: Job, stopped: Stopped) -> Generator[Event, None, None]:
+        job, changes = _as_pairs(job) if model.checkpoint.qwen1 is not None else (job, ())
+        prompt = prepare(
+            job, model.renderer, context=context, default_max_tokens=default_max_tokens
+        )
+        if stopped():
+            return
+        yield Started(job.choice, len(prompt.ids), changes=changes + prompt.changes)
+        sampling = replace(job.sampling, seed=seed_of(job))
+        yield from model.run(prompt.ids, sampling, prompt.max_tokens, index=job.choice)
+
+    return answer
+
+
+def seed_of(job: Job) -> int | None:
+    """The seed of the job's choice: each choice of a given seed draws its own, as int64."""
+    if job.sampling.seed is None:
+        return None
+    wide = (job.sampling.seed + job.choice) % _INT64
+    return wide - _INT64 if wide >= _INT64 // 2 else wide
+
+
+def _as_pairs(job: Job) -> tuple[Job, tuple[str, ...]]:
+    """Qwen-1 was trained on pairs of query and answer: bring the messages into that form."""
+    dialogue = to_history(job.messages, tools=job.tools, continue_final=job.continue_final_message)
+    continues = dialogue.prefix is not None
+    paired = replace(job, messages=dialogue.messages(), continue_final_message=continues)
+    return paired, dialogue.changes

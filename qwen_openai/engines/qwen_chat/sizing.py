@@ -1,0 +1,124 @@
+"""How many tokens a checkpoint may hold on the device that is to run it, decided before it loads.
+
+`choose` is pure; `free_memory` looks at the devices. The engine runs one conversation at a time, so
+that the cache of one context is all that the weights leave to be found.
+"""
+
+from dataclasses import dataclass
+
+from qwen_openai.engines.machine import measure
+from qwen_openai.errors import StartupError
+from qwen_openai.models.checkpoint import Checkpoint
+
+# Bytes of a number.
+WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+_MIN_CONTEXT = 256
+_STEP = 256
+
+# Beside weights and cache: activations of one piece of a prompt, the logits of its last token in
+# float32, and the workspaces of the libraries below.
+_MARGIN = 600 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes free for us on the devices that ``name`` names."""
+
+    name: str
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """``context`` is tokens of prompt and answer; ``weights`` and ``token`` are bytes: of all
+    weights, and of the cache for one token."""
+
+    context: int
+    weights: int
+    token: int
+
+
+def choose(checkpoint: Checkpoint, room: Room, *, dtype: str, context: int | None = None) -> Sizing:
+    """Fill in ``context`` where the user left it open (None), else check it.
+
+    Unasked, it is what the model was trained for (a Qwen-1's ``seq_length``, past which it only
+    goes when asked), or as much of that as the memory holds.
+
+    Raises StartupError when weights and 256 tokens do not fit, when what is asked for does not fit,
+    and when it is more than the model can do.
+    """
+    width = WIDTHS[dtype]
+    weights = checkpoint.weight_bytes * width // WIDTHS[checkpoint.dtype]
+    token = max(checkpoint.kv_values_per_token * width, 1)
+    if context is not None and context > checkpoint.context_length:
+        raise StartupError(
+            f"{checkpoint.name} can hold {checkpoint.context_length:,} tokens; {context:,} were "
+            "asked for.",
+            fix=f"Give --context {checkpoint.context_length} or less.",
+        )
+    fits = (room.memory - weights - _MARGIN) // token
+    facts = checkpoint.qwen1
+    trained = checkpoint.context_length if facts is None else facts.seq_length
+    most = min(trained, checkpoint.context_length)
+    if fits < min(_MIN_CONTEXT, most):
+        needed = weights + _MARGIN + min(_MIN_CONTEXT, most) * token
+        raise StartupError(
+            f"{checkpoint.name} needs about {_gb(needed)} in {dtype}; {_gb(room.memory)} are free "
+            f"on {room.name}.",
+            fix=_smaller(dtype, room),
+        )
+    if context is None:
+        rounded = fits // _STEP * _STEP or fits
+        return Sizing(min(most, rounded), weights, token)
+    if context > fits:
+        needed = weights + _MARGIN + context * token
+        raise StartupError(
+            f"{context:,} tokens of {checkpoint.name} in {dtype} need about {_gb(needed)}; "
+            f"{_gb(room.memory)} are free on {room.name}.",
+            fix=f"Give --context {fits // _STEP * _STEP or fits} or less.",
+        )
+    return Sizing(context, weights, token)
+
+
+def _smaller(dtype: str, room: Room) -> str:
+    halved = "Give --dtype bfloat16, take" if dtype == "float32" else "Take"
+    instead = "free memory" if room.name == "the CPU" else "give --device-map cpu, which is slow"
+    return f"{halved} a smaller model, or {instead}."
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def free_memory(device_map: str) -> Room:
+    """Measure the devices that accelerate would take for ``device_map``: "auto" and its like all
+    CUDA cards, "cuda" and "cuda:1" that one; without a card, and for "cpu", the machine's memory.
+
+    Raises StartupError for a card that is not there.
+    """
+    import torch
+
+    wants_card = device_map.startswith("cuda")
+    if device_map == "cpu" or not (wants_card or torch.cuda.is_available()):
+        return Room("the CPU", measure().memory)
+    cards = list(range(torch.cuda.device_count()))
+    if wants_card:
+        number = device_map.partition(":")[2] or "0"
+        cards = [card for card in cards if str(card) == number]
+    if not cards:
+        raise StartupError(
+            f"There is no device {device_map!r} here that torch could use.",
+            fix="Give --device-map auto, or install a torch that was built for this card.",
+        )
+    free = sum(torch.cuda.mem_get_info(card)[0] for card in cards)
+    return Room(", ".join(device_name(f"cuda:{card}") for card in cards), free)
+
+
+def device_name(device: str) -> str:
+    """What people call a device that torch calls, for example, "cuda:0"."""
+    if not device.startswith("cuda"):
+        return "CPU" if device == "cpu" else device
+    import torch
+
+    return f"{device} {torch.cuda.get_device_name(device)}"
