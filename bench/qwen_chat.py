@@ -131,7 +131,7 @@ def one_answer(chat: QwenChat, prompt: list[int], tokens: int) -> tuple[float, f
     count = 0
     for event in chat.run(prompt, _GREEDY, tokens):
         if isinstance(event, Finish):
-            count = event.completion_tokens
+            count = event.completion_tokens or 0
         elif event.tokens:
             last = time.perf_counter()
             first = first or last
