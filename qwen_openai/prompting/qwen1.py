@@ -79,9 +79,12 @@ class Qwen1Renderer:
         """One more than the highest id that stands for a text."""
         return self._bpe.size
 
-    def turn_length(self, message: Message) -> int:
-        """Return how many tokens a message's turn is, its marks included."""
-        return len(self._opening(message.role)) + len(self._content(message, None, {})) + 1
+    def turn_length(self, message: Message, limit: int) -> int:
+        """Return how many tokens a message's turn is, its marks included.
+
+        Raises TooLong, soon, when its text alone is more than ``limit``.
+        """
+        return len(self._opening(message.role)) + len(self._content(message, limit, {})) + 1
 
     def _render(
         self,
@@ -140,15 +143,18 @@ def window(
     fewer than ``max_window_size`` tokens; the first that does not fit ends it, also if an older one
     would fit. The question and the openings are not counted. Raises InvalidRequest as `render`.
     """
-    opening = Message("system", DEFAULT_SYSTEM if system is None else system)
-    size = renderer.turn_length(opening)
     kept = 0
-    for question, answer in reversed(history):
-        turns = (Message("user", question), Message("assistant", answer))
-        size += sum(1 + renderer.turn_length(turn) for turn in turns)
-        if size >= max_window_size:
-            break
-        kept += 1
+    try:
+        opening = Message("system", DEFAULT_SYSTEM if system is None else system)
+        size = renderer.turn_length(opening, max_window_size)
+        for question, answer in reversed(history):
+            for turn in (Message("user", question), Message("assistant", answer)):
+                size += 1 + renderer.turn_length(turn, max_window_size)
+            if size >= max_window_size:
+                break
+            kept += 1
+    except TooLong:
+        return kept
     return kept
 
 

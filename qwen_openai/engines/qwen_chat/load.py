@@ -160,10 +160,10 @@ def _load_raw(folder: Path, device_map: DeviceMap, dtype: torch.dtype) -> object
     )
 
 
-def _generation_config(checkpoint: Checkpoint, model: PreTrainedModel) -> GenerationConfig | None:
+def _generation_config(checkpoint: Checkpoint, model: PreTrainedModel) -> GenerationConfig:
     """Return the defaults that the directory states; a Qwen-1's in words that were mended."""
     if not checkpoint.raw:
-        return model.generation_config
+        return model.generation_config or GenerationConfig.from_dict({})
     file = checkpoint.folder / "generation_config.json"
     stated = read_document(file).values if file.is_file() else {}
     return GenerationConfig.from_dict(generation_config(stated))

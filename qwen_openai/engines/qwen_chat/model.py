@@ -1,30 +1,74 @@
-"""QwenChat: a Qwen of any generation with the first one's `chat` and `chat_stream`."""
+"""QwenChat: a Qwen of any generation with the first one's `chat` and `chat_stream`.
+
+The public class of the library, and what the `qwen_chat` engine runs. It puts the room's parts
+together: loading, prompt, token loop, text.
+"""
 
 import os
-from collections.abc import Generator, Sequence
+from bisect import bisect_left
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from transformers import PretrainedConfig, PreTrainedModel
 
+from qwen_openai.adapter.history import from_history
 from qwen_openai.core import Finish, Sampling, Text
-from qwen_openai.engines.qwen_chat.detokenise import Detokeniser
+from qwen_openai.engines.qwen_chat.arguments import Arguments, read_arguments
 from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop
 from qwen_openai.engines.qwen_chat.load import DeviceMap, Dtype, Loaded, load
+from qwen_openai.engines.qwen_chat.reply import Reply, ReplyStream, pieces
+from qwen_openai.errors import InvalidRequest
 from qwen_openai.families import family_named, family_of
+from qwen_openai.prompting.bpe import TooLong
+from qwen_openai.prompting.qwen1 import Qwen1Renderer, window
+
+Pairs = list[tuple[str, str]]
+
+# The original's own keywords for the type of number.
+_FLAGS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+# A prompt that is too long is still counted exactly up to this many tokens over the context.
+_COUNTED_BEYOND = 32_768
 
 
 class QwenChat:
+    """A chat model: Qwen-1 as published or converted, Qwen1.5, 2, 2.5 or 3.
+
+    For Qwen-1, `chat` and `chat_stream` give what the model's own code gave where that was right.
+    Mended here:
+
+    - the caller's `history` and `stop_words_ids` are never altered; a new history is returned;
+    - a reply cut by length keeps its last token;
+    - a prompt that is not in Unicode's form NFC takes nothing off the reply;
+    - `max_length` means prompt and answer together, in `chat` and in `chat_stream`; with
+      `max_new_tokens` beside it, the tighter of the two holds;
+    - `temperature=0` is greedy, whole numbers are numbers;
+    - stop words are matched on the reply's text, never on the prompt, and trimmed off;
+    - `chat_stream` honours `do_sample=False`, and takes the arguments that `chat` takes: unknown
+      and impossible ones are refused by name when it is called;
+    - why an answer ended, and its tokens, can be read (`Reply`, `ReplyStream`);
+    - beyond the trained length, no request changes another's tokens.
+
+    One object may be used by several threads, with several streams open: they take turns, one
+    forward pass each.
+    """
+
     def __init__(self, loaded: Loaded) -> None:
+        """Use what `from_pretrained` loads.
+
+        ``generation_config`` may be set: any object with attributes, or a dict. ``context`` is
+        tokens of prompt and answer together.
+        """
         self.checkpoint = loaded.checkpoint
         self.renderer = loaded.renderer
         self.context = loaded.checkpoint.context_length
+        self.generation_config: object = loaded.model.generation_config
         self._model = loaded.model
         self._bpe = loaded.bpe
         self._loop = TokenLoop(loaded.model, loaded.long_context)
-        self.generation_config: object = loaded.model.generation_config
         family = family_named("qwen1") if self.checkpoint.qwen1 else family_of(self.checkpoint.name)
         known = (self.renderer.token_id(token) for token in family.stop_tokens)
-        self._stops = frozenset(number for number in known if number is not None)
+        self._stop_ids = frozenset(number for number in known if number is not None)
 
     @classmethod
     def from_pretrained(
@@ -35,45 +79,233 @@ class QwenChat:
         dtype: Dtype = "auto",
         trust_remote_code: bool | None = None,
         home: Path | None = None,
+        **kwargs: object,
     ) -> "QwenChat":
-        return cls(load(path, device_map, dtype, home))
+        """Load a directory of weights.
+
+        ``device_map`` is accelerate's; "auto" takes the cards there are, else the CPU. ``dtype`` is
+        a name or a torch.dtype; "auto" is what is on disk (float16 where the card knows no
+        bfloat16), and float32 on a CPU. The older spellings ``torch_dtype=`` and ``bf16=True``,
+        ``fp16=True``, ``fp32=True`` are taken too. ``trust_remote_code`` is accepted and has no
+        effect: code that comes with a model is never run. ``home`` is the cache folder.
+
+        Raises StartupError when the directory is none that can be run, TypeError for an unknown
+        keyword.
+        """
+        return cls(load(path, device_map, _dtype(dtype, kwargs), home))
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The transformers model: a stock class, Qwen2ForCausalLM for a Qwen-1."""
+        return self._model
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The transformers model's config."""
+        config: PretrainedConfig = self._model.config
+        return config
 
     @property
     def device(self) -> torch.device:
+        """Where the model is; with several devices, where it begins."""
         device: torch.device = self._model.device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The type of number that the model computes with."""
         dtype: torch.dtype = self._model.dtype
         return dtype
 
     def eval(self) -> "QwenChat":
+        """Return the model, which is always ready to answer."""
         return self
+
+    def chat(
+        self,
+        tokenizer: object,
+        query: str,
+        history: Sequence[Sequence[str]] | None = None,
+        system: str | None = None,
+        stop_words_ids: object = None,
+        generation_config: object = None,
+        **kwargs: object,
+    ) -> tuple[Reply, Pairs]:
+        """Return the answer, and a new history that ends with it.
+
+        ``tokenizer`` may be the original, a converted one or None: the model's own is used.
+        ``history`` are pairs of query and answer. ``system`` None is the model's own default, the
+        empty string an empty system turn. ``stop_words_ids`` are lists of token ids. Where
+        ``generation_config`` is None, the object's own is used; keywords come before either:
+        max_new_tokens, max_length, min_new_tokens, do_sample, temperature, top_p, top_k, min_p,
+        repetition_penalty, presence_penalty, frequency_penalty, seed, stop_words, max_window_size,
+        eos_token_id; a pad_token_id has no effect. Without any limit the answer may fill the
+        context. Pairs that are too many for ``max_window_size`` are left out, the oldest first: for
+        Qwen-1 as its own code counts, for others so that the whole prompt is shorter.
+
+        Raises ValueError and TypeError, naming the argument, and ValueError when the prompt leaves
+        no room for an answer.
+        """
+        pairs = _pairs(history)
+        arguments = self._arguments(stop_words_ids, generation_config, kwargs)
+        reply = self._open(query, pairs, system, arguments).drain()
+        return reply, [*pairs, (query, str(reply))]
+
+    def chat_stream(
+        self,
+        tokenizer: object,
+        query: str,
+        history: Sequence[Sequence[str]] | None = None,
+        system: str | None = None,
+        stop_words_ids: object = None,
+        generation_config: object = None,
+        **kwargs: object,
+    ) -> ReplyStream:
+        """As `chat`, but return an iterator of the text as it grows; the last value is the answer.
+
+        What is wrong with the arguments is raised by this call.
+        """
+        arguments = self._arguments(stop_words_ids, generation_config, kwargs)
+        return self._open(query, _pairs(history), system, arguments)
 
     def run(
         self, prompt: Sequence[int], sampling: Sampling, max_tokens: int, *, index: int = 0
     ) -> Generator[Text | Finish, None, None]:
-        limits = Limits(
-            max_tokens, self._stops | _ids(getattr(self.generation_config, "eos_token_id", None))
-        )
-        detokeniser = Detokeniser(self._bpe)
+        """Answer a prompt of ids: one step of the model for each `next`.
+
+        Yields an empty Text of no tokens for each piece of the prompt, so that a cancelled answer
+        can end, then a Text for each token, perhaps empty, and at last Finish; all have ``index``.
+        ``prompt`` and ``max_tokens`` fit into ``context``. Stop strings are not looked for. Closing
+        the generator frees its memory. Raises EngineFailed.
+        """
+        stop = self._stop_ids | read_arguments(self.generation_config, None, {}, self._bpe).stop_ids
+        tokens = self._loop.run(prompt, sampling, Limits(max_tokens, stop))
         count = 0
-        for token in self._loop.run(prompt, sampling, limits):
-            if token is None:
-                yield Text(index, "", 0)
-                continue
-            count += 1
-            stopped = token in limits.stop
-            text = "" if stopped else detokeniser.feed(token)
-            if stopped or count == max_tokens:
-                yield Text(index, text + detokeniser.flush())
-                yield Finish(index, "stop" if stopped else "length", count)
-            else:
-                yield Text(index, text)
+        for piece in pieces(tokens, self._bpe, stop, max_tokens):
+            count += piece.token is not None
+            yield Text(index, piece.text, int(piece.token is not None))
+            if piece.finish is not None:
+                yield Finish(index, piece.finish, count)
+
+    def _arguments(
+        self, stop_words_ids: object, generation_config: object, keywords: Mapping[str, object]
+    ) -> Arguments:
+        config = self.generation_config if generation_config is None else generation_config
+        return read_arguments(config, stop_words_ids, keywords, self._bpe)
+
+    def _open(
+        self, query: str, pairs: Pairs, system: str | None, arguments: Arguments
+    ) -> ReplyStream:
+        for name, value in (("query", query), ("system", "" if system is None else system)):
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+        try:
+            prompt, dropped = self._prompt(query, pairs, system, arguments.max_window_size)
+        except InvalidRequest as exc:
+            raise ValueError(exc.message) from exc
+        max_tokens = self._room(len(prompt), arguments)
+        limits = Limits(max_tokens, self._stop_ids | arguments.stop_ids, arguments.min_new_tokens)
+        tokens = self._loop.run(prompt, arguments.sampling, limits)
+        return ReplyStream(
+            pieces(tokens, self._bpe, limits.stop, max_tokens),
+            arguments.stop_words,
+            prompt_tokens=len(prompt),
+            dropped_pairs=dropped,
+        )
+
+    def _prompt(
+        self, query: str, pairs: Pairs, system: str | None, max_window_size: int | None
+    ) -> tuple[list[int], int]:
+        """Return the ids of the prompt and how many pairs are not in it."""
+        question, rules = _valid(query), None if system is None else _valid(system)
+        history = [(_valid(asked), _valid(answered)) for asked, answered in pairs]
+        kept = len(history)
+        if max_window_size is not None:
+            kept = self._window(question, history, rules, max_window_size)
+        messages = from_history(history[len(history) - kept :], question, rules)
+        try:
+            ids = self.renderer.render_within(messages, self.context + _COUNTED_BEYOND)
+        except TooLong as exc:
+            raise ValueError(self._too_long(f"at least {exc.at_least}")) from None
+        return ids, len(history) - kept
+
+    def _window(
+        self, question: str, history: Pairs, system: str | None, max_window_size: int
+    ) -> int:
+        """Return how many of the newest pairs the window holds."""
+        if isinstance(self.renderer, Qwen1Renderer):
+            return window(self.renderer, system, history, max_window_size)
+        known: dict[str, list[int]] = {}
+
+        def fits(kept: int) -> bool:
+            messages = from_history(history[len(history) - kept :], question, system)
+            try:
+                self.renderer.render_within(messages, max_window_size - 1, known=known)
+            except TooLong:
+                return False
+            return True
+
+        # More pairs make a longer prompt: find the last number that fits by halving.
+        return bisect_left(range(1, len(history) + 1), True, key=lambda kept: not fits(kept))
+
+    def _room(self, prompt_tokens: int, arguments: Arguments) -> int:
+        """Return how many tokens the answer may have, at least one."""
+        if prompt_tokens >= self.context:
+            raise ValueError(self._too_long(str(prompt_tokens)))
+        room = self.context - prompt_tokens
+        if arguments.max_length is not None:
+            if prompt_tokens >= arguments.max_length:
+                raise ValueError(
+                    f"max_length is {arguments.max_length} tokens for prompt and answer together,"
+                    f" and the prompt alone has {prompt_tokens}: raise it, or shorten the prompt"
+                )
+            room = min(room, arguments.max_length - prompt_tokens)
+        return room if arguments.max_new_tokens is None else min(room, arguments.max_new_tokens)
+
+    def _too_long(self, tokens: str) -> str:
+        return (
+            f"the prompt has {tokens} tokens, and the model's context is {self.context} for prompt"
+            " and answer together: shorten the history, or lower max_window_size"
+        )
 
 
-def _ids(stated: object) -> frozenset[int]:
-    if isinstance(stated, int):
-        return frozenset((stated,))
-    return frozenset(stated) if isinstance(stated, list) else frozenset()
+def _dtype(dtype: Dtype, keywords: dict[str, object]) -> Dtype:
+    """Return the type of number that is asked for, in whichever of its spellings."""
+    told = [dtype] if dtype != "auto" else []
+    for name, value in keywords.items():
+        if name == "torch_dtype":
+            if isinstance(value, str | torch.dtype):
+                told.append(value)
+            elif value is not None:
+                raise TypeError(f"torch_dtype must be a name or a torch.dtype, not {value!r}")
+        elif name not in _FLAGS:
+            raise TypeError(f"from_pretrained() has no argument {name!r}")
+        elif value:
+            told.append(_FLAGS[name])
+    if len(told) > 1:
+        raise ValueError("more than one type of number is asked for: " + ", ".join(map(str, told)))
+    return told[0] if told else "auto"
+
+
+def _pairs(history: Sequence[Sequence[str]] | None) -> Pairs:
+    """Return the history as a new list of pairs. Raises TypeError and ValueError."""
+    if history is None:
+        return []
+    if not isinstance(history, list | tuple):
+        raise TypeError(f"history must be a list of pairs, not {type(history).__name__}")
+    pairs: Pairs = []
+    for number, turn in enumerate(history):
+        name = f"history[{number}]"
+        if not isinstance(turn, list | tuple):
+            raise TypeError(f"{name} must be a pair of query and answer, not {turn!r}")
+        if len(turn) != 2:
+            raise ValueError(f"{name} must be a pair of query and answer, not {len(turn)} values")
+        if not all(isinstance(text, str) for text in turn):
+            raise TypeError(f"{name} must be two strings")
+        pairs.append((turn[0], turn[1]))
+    return pairs
+
+
+def _valid(text: str) -> str:
+    """Return ``text`` with U+FFFD for lone surrogates, as Qwen-1's tokenizer reads it."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
