@@ -8,18 +8,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 _SMALL = ["--layers", "2", "--small", "--device", "cpu", "--dtype", "float32"]
 _SHORT = ["--prompt", "600", "--tokens", "8", "--copy", "1", "--repeat", "1"]
-    "--layers",
-    "2",
-    "--small",
-    "--device",
-    "cpu",
-    "--dtype",
-    "float32",
-    "--copy",
-    "1",
-    "--repeat",
-    "1",
-]
 
 
 def test_it_measures_and_prints_ratios() -> None:
