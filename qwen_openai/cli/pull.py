@@ -29,6 +29,7 @@ from rich.text import Text
 
 from qwen_openai import settings
 from qwen_openai.models.catalogue import DEFAULT_MODEL
+from qwen_openai.models.checkpoint import Checkpoint, asks_for_code
 from qwen_openai.models.inventory import Item, inventory
 from qwen_openai.models.layout import default_home
 from qwen_openai.models.progress import Progress
@@ -136,7 +137,7 @@ def home_of(chosen: Settings) -> Path:
     return (chosen.home or default_home()).expanduser().absolute()
 
 
-def obtain(chosen: Settings) -> ModelFiles:
+def obtain(chosen: Settings) -> ModelFiles | Checkpoint:
     """Return the model that the settings name, pulled first when it is not on disk.
 
     Raises StartupError.
@@ -171,12 +172,14 @@ def pull(
     store = Store(home_of(chosen))
     options = PullOptions(offline=chosen.offline, revision=revision)
     with pull_progress() as progress:
-        found = store.fetch(model, options, progress)
+        found = store.pull(model, options, progress)
     if isinstance(found, ModelFiles):
         typer.echo(f"{found.name} is complete and verified: {found.weights}")
-    else:
-        typer.echo(f"{model} is complete and verified: {found}")
-        typer.echo("It holds no GGUF file, which is all that `serve` runs in this version.")
+        return
+    typer.echo(f"{found.name} is complete and verified: {found.folder}")
+    if asks_for_code(found.folder):
+        how = "converted while they load" if found.raw else "loaded without it"
+        typer.echo(f"It asks for Python code of its own, which is not run: its weights are {how}.")
 
 
 def models(

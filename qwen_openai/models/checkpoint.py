@@ -76,17 +76,14 @@ class Checkpoint:
     dtype: str
 
 
-def read_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
-    """Return what ``folder`` is; ``name`` is that of the folder unless given.
-
-    Raises StartupError when it is not a model that is served, or is incomplete or damaged.
-    """
+def read_config(folder: Path) -> Document:
+    """Return a directory's config.json. Raises StartupError when it is of a model that is not
+    served, whatever else the directory holds."""
     config = read_document(
         folder / CONFIG_FILE,
         fix="Give a directory with config.json, weights and tokenizer, or a GGUF file.",
     )
-    raw = is_raw(config)
-    if not raw:
+    if not _is_raw(config):
         _check_native(config)
     if config.values.get("quantization_config") is not None:
         raise StartupError(
@@ -94,6 +91,16 @@ def read_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
             " cannot be converted or run here.",
             fix="Take the model's variant that is not quantised, or a GGUF of it.",
         )
+    return config
+
+
+def read_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
+    """Return what ``folder`` is; ``name`` is that of the folder unless given.
+
+    Raises StartupError when it is not a model that is served, or is incomplete or damaged.
+    """
+    config = read_config(folder)
+    raw = _is_raw(config)
     facts = _raw_facts(config) if raw else _marked_facts(config)
     weight_bytes, dtype = size_and_dtype(find_shards(folder), config)
     _check_tokenizer(folder, VOCABULARY_FILE if raw else "tokenizer.json")
@@ -109,13 +116,8 @@ def read_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
     )
 
 
-def is_raw(config: Document) -> bool:
-    """Whether a config.json is that of a Qwen-1 as published."""
-    return config.text("model_type") == _RAW_TYPE or _RAW_ARCHITECTURE in _architectures(config)
-
-
 def asks_for_code(folder: Path) -> bool:
-    """Whether the directory's config.json names Python code of its own to be run."""
+    """Whether the directory's config.json names Python code of its own to be run. It never is."""
     try:
         return bool(read_document(folder / CONFIG_FILE).values.get("auto_map"))
     except StartupError:
@@ -183,6 +185,11 @@ def _stated_template(stated: object) -> str | None:
             template = each.get("template")
             return template if isinstance(template, str) else None
     return None
+
+
+def _is_raw(config: Document) -> bool:
+    """Whether a config.json is that of a Qwen-1 as published."""
+    return config.text("model_type") == _RAW_TYPE or _RAW_ARCHITECTURE in _architectures(config)
 
 
 def _architectures(config: Document) -> list[object]:

@@ -14,6 +14,8 @@ from typing import Protocol, TypeVar
 
 from qwen_openai.errors import StartupError
 from qwen_openai.models.catalogue import Entry, ModelScopeFile, Source
+from qwen_openai.models.checkpoint import CONFIG_FILE, read_config
+from qwen_openai.models.choice import choose, is_gguf, left_out
 from qwen_openai.models.failure import SourceFailed, Unreachable
 from qwen_openai.models.hub import HubFile, HubRepository, RemoteFile, endpoint
 from qwen_openai.models.progress import Progress, after
@@ -106,7 +108,11 @@ def fetch_repository(ref: RepositoryRef, place: Workplace, progress: Progress) -
     )
     try:
         repository.probe()
-        wanted = _wanted(ref, repository.listing())
+        listing = repository.listing()
+        wanted = choose(ref, listing)
+        _check_config(repository, wanted)
+        if note := left_out(ref, listing, wanted):
+            progress.note(note)
         total = sum(file.size for file in wanted)
         present = sum(_present(repository.files / file.path) for file in wanted)
         place.require(max(0, total - present), ref.name)
@@ -181,27 +187,17 @@ class _WrongBytes(SourceFailed):
         super().__init__(message, fix="Run the command again, and report it if it stays so.")
 
 
-def _wanted(ref: RepositoryRef, files: Sequence[RemoteFile]) -> list[RemoteFile]:
-    """Choose what to download. Of several GGUF files, each a model of its own, the user must name
-    one: nobody wants all quantisations. Raises StartupError."""
-    if ref.file is not None:
-        chosen = [file for file in files if file.path == ref.file]
-        if not chosen:
-            raise StartupError(
-                f"The repository {ref.repository} has no file {ref.file!r}.",
-                fix=f"It has: {_names(files)}.",
-            )
-        return chosen
-    models = [file for file in files if file.path.lower().endswith(".gguf")]
-    if len(models) > 1:
-        raise StartupError(
-            f"The repository {ref.repository} holds {len(models)} GGUF files, each a model of its"
-            " own.",
-            fix=f"Name one: {ref.repository}/FILE, of {_names(models)}.",
-        )
-    if not files:
-        raise StartupError(f"The repository {ref.name} is empty.", fix="Check its name.")
-    return list(files)
+def _check_config(repository: HubRepository, wanted: Sequence[RemoteFile]) -> None:
+    """Fetch a checkpoint's config.json ahead, so that a model that is not served is refused before
+    its gigabytes come. Raises StartupError."""
+    config = [file for file in wanted if file.path == CONFIG_FILE]
+    if config and not any(is_gguf(file) for file in wanted):
+        repository.download(config, lambda _: None)
+        try:
+            read_config(repository.files)
+        except StartupError:
+            (repository.files / CONFIG_FILE).unlink(missing_ok=True)
+            raise
 
 
 def _verify(
@@ -251,11 +247,6 @@ def otherwise(name: str) -> str:
         f"or run `qwen-openai pull {name}` on a machine that has one and point QWEN_OPENAI_HOME at"
         " a copy of its cache folder, or give the path of a .gguf file as the model."
     )
-
-
-def _names(files: Sequence[RemoteFile]) -> str:
-    shown = ", ".join(file.path for file in files[:8])
-    return shown + (f" and {len(files) - 8} more" if len(files) > 8 else "")
 
 
 def _size(count: int) -> str:

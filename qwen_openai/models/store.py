@@ -16,6 +16,12 @@ from filelock import FileLock, Timeout
 from qwen_openai.errors import StartupError
 from qwen_openai.models import layout, stamp
 from qwen_openai.models.catalogue import CATALOGUE, Entry
+from qwen_openai.models.checkpoint import (
+    CONFIG_FILE,
+    Checkpoint,
+    read_checkpoint,
+    tokenizer_file,
+)
 from qwen_openai.models.describe import Description, describe, load_description
 from qwen_openai.models.progress import Progress
 from qwen_openai.models.reference import (
@@ -34,7 +40,8 @@ _FILES = "files"
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model that can be served: all files are on disk, verified and described."""
+    """A GGUF model that can be served: all files are on disk, verified and described. Weights in
+    other files are a `Checkpoint`."""
 
     name: str
     weights: Path
@@ -55,18 +62,22 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def locate(model: str, *, home: Path) -> ModelFiles | None:
+Found = ModelFiles | Checkpoint
+
+
+def locate(model: str, *, home: Path) -> Found | None:
     """Return the model if it is on disk, complete, verified and described. Cheap: no hashing unless
     a file was touched since. Anything else, an unknown name included, is None; `pull` says why."""
     return Store(home.expanduser().absolute()).locate(model)
 
 
-def pull(model: str, *, home: Path, options: PullOptions, progress: Progress) -> ModelFiles:
+def pull(model: str, *, home: Path, options: PullOptions, progress: Progress) -> Found:
     """Return the model, fetched first if need be; one that is there is verified by its full hash
     and described anew.
 
     ``model`` is a catalogue name, a ModelScope id (``org/name``, ``org/name/file.gguf``, each with
-    ``@revision`` if wanted) or a path to a .gguf file or a folder with one. Raises StartupError.
+    ``@revision`` if wanted), a path to a .gguf file or a folder with one, or a folder with
+    config.json, weights and tokenizer. Raises StartupError.
     """
     return Store(home.expanduser().absolute()).pull(model, options, progress)
 
@@ -81,46 +92,41 @@ class Store:
     describe: Callable[[Path, Path], Description] = describe
     free_space: Callable[[Path], int] = free_space
 
-    def locate(self, model: str, revision: str | None = None) -> ModelFiles | None:
+    def locate(self, model: str, revision: str | None = None) -> Found | None:
         """See `locate`."""
         try:
             ref = parse(model, self.catalogue, revision)
             if isinstance(ref, PathRef):
+                if _is_checkpoint(ref.path):
+                    return read_checkpoint(ref.path)
                 weights = _only_gguf(ref.path)
                 return self._files(weights.stem, layout.local_folder(weights, self.home), weights)
+            folder = self._pulled_folder(ref)
+            return self._model(ref, folder) if self._is_complete(ref, folder) else None
         except (StartupError, OSError):
             return None
-        folder = self._pulled_folder(ref)
-        return self._model(ref, folder) if self._is_complete(ref, folder) else None
 
-    def pull(self, model: str, options: PullOptions, progress: Progress) -> ModelFiles:
-        """See `pull`."""
-        found = self.fetch(model, options, progress)
-        if isinstance(found, ModelFiles):
-            return found
-        raise StartupError(
-            f"{model} is complete on disk ({found}), but it holds no GGUF file, which is all that"
-            " this version serves.",
-            fix="Choose a repository whose name ends in -GGUF, or a name that"
-            " `qwen-openai models` lists.",
-        )
-
-    def fetch(self, model: str, options: PullOptions, progress: Progress) -> ModelFiles | Path:
-        """Like `pull`, but of a model without a GGUF file return the folder of its files.
-
-        What is read out of a GGUF file is read anew each time, so that this mends it too.
-        """
+    def pull(self, model: str, options: PullOptions, progress: Progress) -> Found:
+        """See `pull`. What is read out of a GGUF file, and the tokenizer made for a Qwen-1, are
+        made anew or found sound each time, so that this mends them too."""
         with _disk_errors(self.home):
             ref = parse(model, self.catalogue, options.revision)
             if isinstance(ref, PathRef):
+                if _is_checkpoint(ref.path):
+                    return self._ready(read_checkpoint(ref.path))
                 weights = _only_gguf(ref.path)
                 folder = self._describe_in_place(weights, progress)
                 return _read_back(self._files(weights.stem, folder, weights), weights, folder)
             folder = self._fetched(ref, options, progress)
-            gguf = _weights(ref, folder)
-            if gguf is None:
-                return folder / _FILES
-            return _read_back(self._model(ref, folder), gguf, folder)
+            found = self._model(ref, folder)
+            if isinstance(found, Checkpoint):
+                return self._ready(found)
+            return _read_back(found, folder / _FILES, folder)
+
+    def _ready(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Make what serving the checkpoint needs beside it."""
+        tokenizer_file(checkpoint, self.home)
+        return checkpoint
 
     def _pulled_folder(self, ref: CatalogueRef | RepositoryRef) -> Path:
         """Return the model's folder. Where no revision was asked for and the default one is absent,
@@ -141,10 +147,12 @@ class Store:
         found = stamp.read(folder)
         return found is not None and _matches(ref, found) and stamp.is_intact(folder, found)
 
-    def _model(self, ref: CatalogueRef | RepositoryRef, folder: Path) -> ModelFiles | None:
+    def _model(self, ref: CatalogueRef | RepositoryRef, folder: Path) -> Found | None:
         weights = _weights(ref, folder)
         name = ref.entry.name if isinstance(ref, CatalogueRef) else ref.repository
-        return None if weights is None else self._files(name, folder, weights)
+        if weights is None:
+            return read_checkpoint(folder / _FILES, name)
+        return self._files(name, folder, weights)
 
     def _files(self, name: str, folder: Path, weights: Path) -> ModelFiles | None:
         description = load_description(folder)
@@ -268,6 +276,11 @@ def _weights(ref: CatalogueRef | RepositoryRef, folder: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a path is a folder of weights that are no GGUF."""
+    return (path / CONFIG_FILE).is_file() and not any(path.glob("*.[gG][gG][uU][fF]"))
+
+
 def _only_gguf(path: Path) -> Path:
     """Return ``path``, or the one GGUF file in it when it is a folder. Raises StartupError."""
     if path.is_file():
@@ -278,7 +291,9 @@ def _only_gguf(path: Path) -> Path:
     names = ", ".join(each.name for each in found[:8])
     raise StartupError(
         f"The folder {path} holds {len(found)} GGUF files{': ' * bool(names)}{names}.",
-        fix="Give the path of the .gguf file itself." if found else "Give a folder that has one.",
+        fix="Give the path of the .gguf file itself."
+        if found
+        else "Give a folder that has one, or one with config.json, weights and tokenizer.",
     )
 
 

@@ -157,6 +157,7 @@ def _write_weights(
                 peak = max(peak, source.held_bytes)
                 here = (table[each].targets for each in source.shapes if each in table)
                 places |= {target: name for targets in here for target in targets}
+        progress.advance(checkpoint.weight_bytes)
     finally:
         progress.done()
     if len(shards.files) > 1:
