@@ -128,3 +128,13 @@ def test_the_real_vocabulary(real_bpe: Bpe) -> None:
     assert real_bpe.control["<|endoftext|>"] == 151_643
     assert real_bpe.control["<|file_sep|>"] == 151_664
     assert len(real_bpe.control) == 22
+
+
+def test_pieces_are_the_bytes_of_a_text(bpe: Bpe) -> None:
+    text = "hello é 好😀 \n\x00\x7f\xad<tool_call>"
+    assert b"".join(map(bpe.piece, bpe.encode(text))) == text.encode()
+    for token, number in bpe.control.items():
+        assert bpe.piece(number) == token.encode()
+    assert bpe.piece(-1) == bpe.piece(bpe.size) == b""
+    assert bpe.control["<|im_end|>"] in bpe.special
+    assert bpe.control["<tool_call>"] not in bpe.special
