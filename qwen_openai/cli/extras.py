@@ -15,11 +15,13 @@ from qwen_openai import settings
 from qwen_openai.cli.commands import build
 from qwen_openai.errors import StartupError
 from qwen_openai.models.catalogue import CATALOGUE
+from qwen_openai.models.checkpoint import CONFIG_FILE
 from qwen_openai.models.layout import default_home, repository_folder
 from qwen_openai.models.reference import PathRef, Reference, RepositoryRef, parse
 from qwen_openai.settings import Settings
 
 TRANSFORMERS = "transformers"
+_GGUF = "*.[gG][gG][uU][fF]"
 
 
 def needed_extra(arguments: Sequence[str]) -> str | None:
@@ -53,12 +55,15 @@ def _settings(arguments: Sequence[str]) -> Settings:
 def _has_no_gguf(reference: Reference, home: Path) -> bool:
     if isinstance(reference, PathRef):
         folder = reference.path
-        return (folder / "config.json").is_file() and not any(folder.glob("*.gguf"))
+        return (folder / CONFIG_FILE).is_file() and not any(folder.glob(_GGUF))
     if not isinstance(reference, RepositoryRef) or reference.file is not None:
         return False
-    # A repository that was pulled shows what it holds; of others the name tells by custom.
-    pulled = repository_folder(reference, home).glob("*/files/**/*.gguf")
-    return not reference.repository.lower().endswith("-gguf") and not any(pulled)
+    # A repository that was pulled shows what it holds; of others the name tells by custom. A folder
+    # with a plus sign holds one file of a repository, see `models.layout`.
+    pulled = repository_folder(reference, home).glob("*/files")
+    whole = (files for files in pulled if "+" not in files.parent.name)
+    holds_gguf = any(any(files.rglob(_GGUF)) for files in whole)
+    return not reference.repository.lower().endswith("-gguf") and not holds_gguf
 
 
 if __name__ == "__main__":

@@ -84,6 +84,13 @@ def test_a_repository_that_was_pulled_is_told_by_what_it_holds(tmp_path: Path) -
     assert needed_extra(["someone/tuned"]) is None
 
 
+def test_one_file_that_was_pulled_says_nothing_of_its_repository(tmp_path: Path) -> None:
+    files = tmp_path / "home" / "modelscope" / "someone" / "tuned" / "master+q4.gguf" / "files"
+    files.mkdir(parents=True)
+    (files / "q4.gguf").touch()
+    assert needed_extra(["someone/tuned"]) == TRANSFORMERS
+
+
 def test_environment_and_file_count_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("QWEN_OPENAI_MODEL", "Qwen/Qwen-7B-Chat")
     assert needed_extra([]) == TRANSFORMERS
