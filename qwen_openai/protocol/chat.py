@@ -7,7 +7,7 @@ all checking of values is pydantic's; what a fault is called is found only once 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from qwen_openai.errors import (
@@ -16,46 +16,29 @@ from qwen_openai.errors import (
     UnsupportedContent,
     UnsupportedParameter,
 )
+from qwen_openai.protocol import messages as chat_messages
+from qwen_openai.protocol import tools as chat_tools
 from qwen_openai.protocol.body import parse_object
 from qwen_openai.protocol.explain import Fault, find_fault
 from qwen_openai.protocol.fields import header_names, refuse_unsupported
+from qwen_openai.protocol.messages import ChatMessage, check_messages
 from qwen_openai.protocol.parameters import HONOURED, IGNORED
 from qwen_openai.protocol.shown import shown
-
-MAX_PARTS = 2048
+from qwen_openai.protocol.tools import ToolChoice, Tools, check_tools, refuse_tools
+from qwen_openai.protocol.wire import Wire
 
 ShortText = Annotated[str, Field(max_length=512)]
 StopString = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
-
-
-class TextPart(_Wire):
-    """One part of a message's content; text is the only type there is yet."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(_Wire):
-    """One message. Names of participants and other members are reported as ignored."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: (
-        str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)]
-    )
-
-
-class StreamOptions(_Wire):
+class StreamOptions(Wire):
     """What a stream holds besides text. Obfuscation is never added, whatever is asked."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class ChatRequest(_Wire):
+class ChatRequest(Wire):
     """A valid request. None is "not given"; `model` is "" when it was not given.
 
     `ignored` names what came but has no effect, fit for a header.
@@ -80,6 +63,9 @@ class ChatRequest(_Wire):
     stream_options: StreamOptions | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
 
     user: str | None = Field(None, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
     metadata: (
@@ -104,22 +90,19 @@ class ChatRequest(_Wire):
         return self.stream_options is not None and self.stream_options.include_usage is True
 
 
-_PARTS = f"a string or a list of 1 to {MAX_PARTS} text parts"
-
 # What each place of a body accepts, after "must be"; see `explain`.
-ACCEPTS = {row.name: row.accepts for row in (*HONOURED, *IGNORED) if row.accepts} | {
-    "messages[]": "an object with role and content",
-    "messages[].role": '"system", "developer", "user" or "assistant"',
-    "messages[].content": _PARTS,
-    "messages[].content[]": 'an object like {"type": "text", "text": "..."}',
-    "messages[].content[].type": '"text"',
-    "messages[].content[].text": "a string",
+ACCEPTS = {
+    **{row.name: row.accepts for row in (*HONOURED, *IGNORED) if row.accepts},
+    **chat_messages.ACCEPTS,
+    **chat_tools.ACCEPTS,
     "stop[]": "a string of 1 to 1024 characters",
     "stream_options.include_usage": "true or false",
     "stream_options.include_obfuscation": "true or false",
 }
 
+_TOOL_MEMBERS = frozenset(("tools", "tool_choice", "parallel_tool_calls"))
 _KNOWN = frozenset(row.name for row in HONOURED)
+_KNOWN_WITHOUT_TOOLS = _KNOWN - {"parallel_tool_calls"}
 
 _MEDIA = frozenset(
     (
@@ -127,29 +110,35 @@ _MEDIA = frozenset(
         *("video", "video_url", "file", "input_file", "refusal"),
     )
 )
-_MESSAGE_MEMBERS = frozenset(("role", "content"))
-_PART_MEMBERS = frozenset(("type", "text"))
 _STREAM_OPTIONS = frozenset(("include_usage", "include_obfuscation"))
 
 
-def parse_chat(raw: bytes, *, max_messages: int = 2048) -> ChatRequest:
+def parse_chat(raw: bytes, *, max_messages: int = 2048, tools: bool = False) -> ChatRequest:
     """Return the request in a body. Work is linear in its size; more messages than
-    `max_messages` are refused before any is looked at.
+    `max_messages` are refused before any is looked at, and so is all that comes with tools, unless
+    the model takes `tools`.
 
     Raises InvalidJson, InvalidRequest, UnsupportedParameter, UnsupportedContent, each with the
     `param` at fault, and ModelNotFound for a model that is no string.
     """
     body = parse_object(raw, bulk="messages")
     _check_outline(body, max_messages)
-    unlike = body.keys() - _KNOWN
+    unlike = body.keys() - (_KNOWN if tools else _KNOWN_WITHOUT_TOOLS)
     ignored = refuse_unsupported([name for name in body if name in unlike], body) if unlike else []
-    body.pop("ignored", None)
+    if not tools:
+        refuse_tools(body)
+    # Members of the model that no caller sets, or that this model does not have.
+    for name in ("ignored", *(() if tools else _TOOL_MEMBERS)):
+        body.pop(name, None)
     try:
         request = ChatRequest.model_validate(body)
     except ValidationError as error:
         raise _explain(find_fault(error, body, ACCEPTS), body) from None
+    check_messages(request.messages)
     _check_together(request)
     nested = _ignored_members(body)
+    if request.parallel_tool_calls is not None and request.tools is None:
+        ignored.append("parallel_tool_calls")
     if ignored or nested:
         return request.model_copy(update={"ignored": header_names([*ignored, *nested])})
     return request
@@ -172,6 +161,7 @@ def _check_outline(body: dict[str, object], max_messages: int) -> None:
 
 
 def _check_together(request: ChatRequest) -> None:
+    check_tools(request.tools, request.tool_choice)
     if request.stream_options is not None and not request.streams:
         raise InvalidRequest(
             "stream_options is only allowed with stream: true.", param="stream_options"
@@ -197,10 +187,10 @@ def _check_together(request: ChatRequest) -> None:
 
 def _explain(fault: Fault, body: dict[str, object]) -> InvalidRequest:
     value = fault.value
-    if fault.key == "messages[].role" and value in ("tool", "function"):
+    if fault.key == "messages[].role" and value == "function":
         return InvalidRequest(
-            f"{fault.param}: messages with the role {value} come with tools, "
-            "which this version does not support.",
+            f"{fault.param}: messages with the role function are the older form of tool results, "
+            "which this version does not support; send the role tool with a tool_call_id.",
             param=fault.param,
         )
     if fault.key == "messages[].content[].type" and isinstance(value, str) and value in _MEDIA:
@@ -210,45 +200,17 @@ def _explain(fault: Fault, body: dict[str, object]) -> InvalidRequest:
             f"content parts of type {value} are not supported.",
             param=fault.param.removesuffix(".type"),
         )
-    if fault.key == "messages[].content" and value is None:
-        return InvalidRequest(
-            f"{fault.param} must be {_PARTS}, not null; tool calls come with a later version.",
-            param=fault.param,
-        )
     return fault.to_error(ACCEPTS)
 
 
 def _ignored_members(body: dict[str, object]) -> list[str]:
-    """Return dotted names of what messages and stream_options hold beyond what we read. Raises
-    UnsupportedParameter for calls of tools.
+    """Return dotted names of what messages, tools and stream_options hold beyond what we read.
 
-    The body is valid by now: messages is a list of objects.
+    The body is valid by now.
     """
-    found: dict[str, None] = {}
-    messages = body["messages"]
-    assert isinstance(messages, list)  # noqa: S101  # validated; tells the type checker
-    for index, message in enumerate(messages):
-        if len(message) > len(_MESSAGE_MEMBERS):
-            for name in message.keys() - _MESSAGE_MEMBERS:
-                _check_member(index, name, message[name], found)
-        if isinstance(message["content"], list):
-            for part in message["content"]:
-                if len(part) > len(_PART_MEMBERS):
-                    found.update(
-                        (f"messages.content.{name}", None) for name in part.keys() - _PART_MEMBERS
-                    )
+    found = chat_messages.ignored_members(body["messages"])
+    found |= chat_tools.ignored_members(body.get("tools"))
     options = body.get("stream_options")
-    if isinstance(options, dict) and not options.keys() <= _STREAM_OPTIONS:
-        found.update((f"stream_options.{name}", None) for name in options.keys() - _STREAM_OPTIONS)
+    if isinstance(options, dict):
+        found |= {f"stream_options.{name}" for name in options.keys() - _STREAM_OPTIONS}
     return sorted(found)
-
-
-def _check_member(index: int, name: str, value: object, found: dict[str, None]) -> None:
-    if value is None or value == []:
-        return
-    if name in ("tool_calls", "function_call", "tool_call_id"):
-        raise UnsupportedParameter(
-            f"messages[{index}].{name} comes with tools, which this version does not support.",
-            param=f"messages[{index}].{name}",
-        )
-    found[f"messages.{name}"] = None

@@ -16,7 +16,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def refuse_unsupported(names: Iterable[str], body: dict[str, object]) -> list[str]:
-    """Return which of `names`, members of a chat body, are to be reported as ignored.
+    """Return which of `names`, members of a chat body that are not read, are to be reported as
+    ignored.
 
     Raises UnsupportedParameter for a refused one with a value that asks for something, and
     InvalidRequest for one that no caller may set.
@@ -26,7 +27,7 @@ def refuse_unsupported(names: Iterable[str], body: dict[str, object]) -> list[st
         if body[name] is None:
             continue
         row = PARAMETERS.get(name)
-        if row is None or row.use == "ignored":
+        if row is None or row.use in ("ignored", "honoured"):
             ignored.append(name)
         elif row.use == "forbidden":
             raise forbidden(name)

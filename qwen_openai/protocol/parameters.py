@@ -44,7 +44,8 @@ HONOURED = (
         "messages",
         "honoured",
         "a list of at least one message",
-        "roles system, developer (as system), user, assistant; content a string or text parts",
+        "roles system, developer (as system), user, assistant, and with tools tool; "
+        "content a string or text parts",
     ),
     Parameter("temperature", "honoured", "a number between 0 and 2", "0 is greedy"),
     Parameter("top_p", "honoured", "a number above 0 and at most 1"),
@@ -96,6 +97,25 @@ HONOURED = (
         "true or false",
         "true unless `continue_final_message`; any other pair is refused",
     ),
+    Parameter(
+        "tools",
+        "honoured",
+        "a list of 1 to 128 tools",
+        "functions, for models that take tools (Qwen-7B-Chat and its kin), refused for others; "
+        "`strict: true` is refused",
+    ),
+    Parameter(
+        "tool_choice",
+        "honoured",
+        '"none" or "auto"',
+        "for models that take tools; whatever would have to be enforced is refused",
+    ),
+    Parameter(
+        "parallel_tool_calls",
+        "honoured",
+        "true or false",
+        "false ends the answer after one call; without tools it is ignored",
+    ),
 )
 
 IGNORED = (
@@ -115,14 +135,13 @@ IGNORED = (
     Parameter("prompt_cache_key", "ignored", "a string of at most 512 characters"),
     Parameter("prompt_cache_retention", "ignored"),
     Parameter("prompt_cache_options", "ignored"),
-    Parameter("parallel_tool_calls", "ignored", note="there are no tool calls yet"),
 )
 
-_LATER = "comes with tools"
+_OLDER = "the older form of tools; use `tools`"
 
 REFUSED = (
-    *_refused("tools", "functions", note=_LATER),
-    *_refused("tool_choice", "function_call", note=_LATER, harmless=("none",)),
+    *_refused("functions", note=_OLDER),
+    *_refused("function_call", note=_OLDER, harmless=("none",)),
     *_refused("response_format", harmless=({"type": "text"},)),
     *_refused("logprobs", harmless=(False,)),
     *_refused("top_logprobs"),

@@ -4,7 +4,15 @@ Knows OpenAI's wire (specification 2.3.0: CreateChatCompletionResponse and
 CreateChatCompletionStreamResponse), no HTTP: `sse` frames the chunks, routes send them.
 """
 
-from qwen_openai.core import Event, Finish, FinishReason, Text, Usage
+from qwen_openai.core import (
+    Event,
+    Finish,
+    FinishReason,
+    Text,
+    ToolCallArguments,
+    ToolCallStart,
+    Usage,
+)
 from qwen_openai.errors import EngineFailed
 from qwen_openai.responses.fold import Fold, FoldedChoice
 
@@ -35,6 +43,14 @@ class ChatReply:
         """Return an event's chunk, None for events that clients do not see."""
         if isinstance(event, Text):
             return self._delta(event.index, {"content": event.text}, None) if event.text else None
+        if isinstance(event, ToolCallStart):
+            function = {"name": event.name, "arguments": ""}
+            call = {"index": event.call, "id": event.id, "type": "function", "function": function}
+            return self._delta(event.index, {"tool_calls": [call]}, None)
+        if isinstance(event, ToolCallArguments):
+            # Nothing but the arguments: clients concatenate whatever comes a second time.
+            call = {"index": event.call, "function": {"arguments": event.text}}
+            return self._delta(event.index, {"tool_calls": [call]}, None)
         if isinstance(event, Finish):
             return self._delta(event.index, {}, event.reason)
         return None
@@ -78,9 +94,17 @@ class ChatReply:
 def _choice(index: int, choice: FoldedChoice) -> dict[str, object]:
     if choice.reason is None:
         raise EngineFailed("The engine stopped before the answer was finished; try again.")
+    calls = [
+        {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+        for c in choice.tool_calls
+    ]
+    content = None if calls and not choice.text else choice.text
+    message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+    if calls:
+        message["tool_calls"] = calls
     return {
         "index": index,
-        "message": {"role": "assistant", "content": choice.text, "refusal": None},
+        "message": message,
         "logprobs": None,
         "finish_reason": choice.reason,
     }

@@ -3,13 +3,25 @@
 Knows events, no wire. True at every moment, also for a stream that was cut.
 """
 
-from qwen_openai.core import Event, FinishReason, Started, Text, Usage
+from collections.abc import Sequence
+
+from qwen_openai.core import (
+    Event,
+    Finish,
+    FinishReason,
+    Started,
+    Text,
+    ToolCall,
+    ToolCallStart,
+    Usage,
+)
 
 
 class FoldedChoice:
     """One choice so far; `reason` is None until it is finished."""
 
     __slots__ = (
+        "_calls",
         "_pieces",
         "cached_tokens",
         "completion_tokens",
@@ -20,6 +32,7 @@ class FoldedChoice:
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
+        self._calls: list[tuple[ToolCallStart, list[str]]] = []
         self.reason: FinishReason | None = None
         self.started = False
         self.prompt_tokens = 0
@@ -31,10 +44,31 @@ class FoldedChoice:
         """The answer's text so far."""
         return "".join(self._pieces)
 
+    @property
+    def tool_calls(self) -> Sequence[ToolCall]:
+        """The calls so far, in order."""
+        return [ToolCall(call.id, call.name, "".join(pieces)) for call, pieces in self._calls]
+
+    def begin_call(self, event: ToolCallStart) -> None:
+        """Take a call's id and name; calls begin in the order of their numbers."""
+        self._calls.append((event, []))
+
+    def add_arguments(self, call: int, text: str) -> None:
+        """Append a piece to the arguments of a call that has begun."""
+        self._calls[call][1].append(text)
+
     def add_text(self, event: Text) -> None:
         """Append a piece and count its tokens."""
         self._pieces.append(event.text)
         self.completion_tokens += event.tokens
+
+    def finish(self, event: Finish) -> None:
+        """Take the end. A count given there is the exact one and replaces the sum."""
+        self.reason = event.reason
+        if event.completion_tokens is not None:
+            self.completion_tokens = event.completion_tokens
+        if event.cached_tokens is not None:
+            self.cached_tokens = event.cached_tokens
 
 
 class Fold:
@@ -44,7 +78,7 @@ class Fold:
         self.choices = [FoldedChoice() for _ in range(n)]
 
     def add(self, event: Event) -> None:
-        """Take one event. A count given at the end is the exact one and replaces the sum."""
+        """Take one event."""
         choice = self.choices[event.index]
         if isinstance(event, Text):
             choice.add_text(event)
@@ -52,12 +86,12 @@ class Fold:
             choice.started = True
             choice.prompt_tokens = event.prompt_tokens
             choice.cached_tokens = event.cached_tokens
+        elif isinstance(event, ToolCallStart):
+            choice.begin_call(event)
+        elif isinstance(event, Finish):
+            choice.finish(event)
         else:
-            choice.reason = event.reason
-            if event.completion_tokens is not None:
-                choice.completion_tokens = event.completion_tokens
-            if event.cached_tokens is not None:
-                choice.cached_tokens = event.cached_tokens
+            choice.add_arguments(event.call, event.text)
 
     @property
     def usage(self) -> Usage:

@@ -44,7 +44,11 @@ class ChatCompletions:
 
     def _adapt(self, raw: bytes) -> tuple[ChatRequest, Job]:
         gateway = self._gateway
-        request = parse_chat(raw, max_messages=gateway.limits.max_messages)
+        request = parse_chat(
+            raw,
+            max_messages=gateway.limits.max_messages,
+            tools=gateway.family.tools is not None,
+        )
         gateway.check_model(request.model)
         job = chat_job(
             request,

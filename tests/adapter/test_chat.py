@@ -30,6 +30,7 @@ def test_defaults_are_the_familys() -> None:
         model="m",
         messages=(Message("user", "hi"),),
         sampling=Sampling(temperature=0.7, top_p=0.8, top_k=20, min_p=0.0, repetition_penalty=1.1),
+        watched=False,
     )
     assert made.sampling.max_tokens is None
 

@@ -58,7 +58,7 @@ def test_a_full_request() -> None:
 
 def test_null_is_absent() -> None:
     optional = {name: None for name in ChatRequest.model_fields if name != "messages"}
-    request = parsed(**optional, tools=None, response_format=None, api_key=None, unknown=None)
+    request = parsed(**optional, functions=None, response_format=None, api_key=None, unknown=None)
     assert request == parsed(model=...)
     assert request.model == ""
     assert not request.streams
@@ -236,10 +236,8 @@ def test_any_string_is_a_model_for_the_router_to_judge(model: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("tools", []),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
         ("functions", []),
-        ("tool_choice", "required"),
+        ("function_call", "auto"),
         ("response_format", {"type": "json_object"}),
         ("response_format", "text"),
         ("logprobs", True),
