@@ -23,6 +23,7 @@ def real_files() -> ModelFiles:
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
+    assert isinstance(files, ModelFiles)
     return files
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from qwen_openai.errors import StartupError
 from qwen_openai.models.catalogue import Entry
-from qwen_openai.models.store import PullOptions, Store
+from qwen_openai.models.store import ModelFiles, PullOptions, Store
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def main() -> None:
     except StartupError as error:
         _say(f"error {error.message}")
         sys.exit(1)
-    _say(f"pulled {found.weights}")
+    _say(f"pulled {found.weights if isinstance(found, ModelFiles) else found.folder}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from qwen_openai.models.inventory import inventory
 from qwen_openai.models.store import PullOptions, Store
 from tests.models import tiny
 from tests.models.conftest import Told
+from tests.models.qwen1 import tiny_qwen1
 from tests.models.stand_in import StandIn
 
 
@@ -37,14 +38,21 @@ def test_pull_prints_plain_lines_and_the_path(
     assert result.stderr.splitlines()[0] == f"{tiny.REPOSITORY}@v1: 0 MB"
 
 
-def test_pull_of_what_cannot_be_served_says_so(
+def test_pull_of_weights_that_ask_for_code_says_so(
     program: typer.Typer, hub: StandIn, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QWEN_OPENAI_HOME", str(home))
-    hub.repositories["org/name"] = {"master": {"config.json": b"{}"}}
+    hub.repositories["org/name"] = {"master": tiny_qwen1.files()}
     result = CliRunner().invoke(program, ["pull", "org/name"])
     assert result.exit_code == 0, result.output
-    assert "no GGUF file" in result.stdout
+    first, second = result.stdout.splitlines()
+    assert first == (
+        f"org/name is complete and verified: {home / 'modelscope' / 'org/name/master/files'}"
+    )
+    assert second == (
+        "It asks for Python code of its own, which is not run: its weights are converted while"
+        " they load."
+    )
 
 
 @pytest.mark.parametrize("left", [None, '{"format": 0}'])
@@ -52,7 +60,7 @@ def test_pull_of_a_good_model_mends_its_description(
     program: typer.Typer, hub: StandIn, home: Path, told: Told, left: str | None
 ) -> None:
     hub.repositories[tiny.REPOSITORY] = {"master": {tiny.FILE: tiny.gguf()}}
-    found = Store(home).pull(tiny.REPOSITORY, PullOptions(), told)
+    found = tiny.files(Store(home).pull(tiny.REPOSITORY, PullOptions(), told))
     description = found.tokenizer.with_name("model.json")
     description.unlink()
     if left is not None:
@@ -71,7 +79,7 @@ def test_pull_offline_fails(program: typer.Typer, home: Path) -> None:
 
 def test_models_as_json(program: typer.Typer, hub: StandIn, home: Path, told: Told) -> None:
     hub.repositories[tiny.REPOSITORY] = {"master": {tiny.FILE: tiny.gguf()}}
-    found = Store(home).pull(tiny.REPOSITORY, PullOptions(), told)
+    found = tiny.files(Store(home).pull(tiny.REPOSITORY, PullOptions(), told))
     partial = home / "partial" / "catalogue--qwen2.5-coder-1.5b" / "wheels"
     partial.mkdir(parents=True)
     (partial / "joined.part").write_bytes(bytes(1000))
@@ -98,7 +106,7 @@ def test_a_truncated_model_is_not_listed_as_present(hub: StandIn, home: Path, to
     content = tiny.gguf()
     entry = tiny.entry(content, tiny.from_hub())
     hub.repositories[tiny.REPOSITORY] = {"master": {tiny.FILE: content}}
-    weights = Store(home, (entry,)).pull(tiny.NAME, PullOptions(), told).weights
+    weights = tiny.files(Store(home, (entry,)).pull(tiny.NAME, PullOptions(), told)).weights
     assert inventory(home, (entry,))[0].state == "present"
     weights.write_bytes(content[:100])
     assert inventory(home, (entry,))[0].state == "partial"

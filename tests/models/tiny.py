@@ -6,6 +6,8 @@ import zipfile
 from pathlib import Path
 
 from qwen_openai.models.catalogue import Entry, ModelScopeFile, PackageIndex, Source, WheelPart
+from qwen_openai.models.checkpoint import Checkpoint
+from qwen_openai.models.store import ModelFiles
 from tests.models.tiny_gguf import Tensor, encode_gguf, tiny_metadata
 
 NAME = "tiny"
@@ -85,3 +87,9 @@ def put_wheel(folder: Path, module: str, files: dict[str, bytes]) -> Path:
 def _slices(content: bytes, count: int) -> list[bytes]:
     length = -(-len(content) // count)
     return [content[begin : begin + length] for begin in range(0, len(content), length)]
+
+
+def files(found: ModelFiles | Checkpoint | None) -> ModelFiles:
+    """What was found, which is a GGUF model."""
+    assert isinstance(found, ModelFiles)
+    return found
