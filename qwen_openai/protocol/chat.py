@@ -21,7 +21,7 @@ from qwen_openai.protocol import tools as chat_tools
 from qwen_openai.protocol.body import parse_object
 from qwen_openai.protocol.explain import Fault, find_fault
 from qwen_openai.protocol.fields import header_names, refuse_unsupported
-from qwen_openai.protocol.messages import ChatMessage, check_messages
+from qwen_openai.protocol.messages import ChatMessage, check_messages, refuse_calls
 from qwen_openai.protocol.parameters import HONOURED, IGNORED
 from qwen_openai.protocol.shown import shown
 from qwen_openai.protocol.tools import ToolChoice, Tools, check_tools, refuse_tools
@@ -127,6 +127,7 @@ def parse_chat(raw: bytes, *, max_messages: int = 2048, tools: bool = False) -> 
     ignored = refuse_unsupported([name for name in body if name in unlike], body) if unlike else []
     if not tools:
         refuse_tools(body)
+    refuse_calls(body.get("messages"), tools=tools)
     # Members of the model that no caller sets, or that this model does not have.
     for name in ("ignored", *(() if tools else _TOOL_MEMBERS)):
         body.pop(name, None)
@@ -187,12 +188,6 @@ def _check_together(request: ChatRequest) -> None:
 
 def _explain(fault: Fault, body: dict[str, object]) -> InvalidRequest:
     value = fault.value
-    if fault.key == "messages[].role" and value == "function":
-        return InvalidRequest(
-            f"{fault.param}: messages with the role function are the older form of tool results, "
-            "which this version does not support; send the role tool with a tool_call_id.",
-            param=fault.param,
-        )
     if fault.key == "messages[].content[].type" and isinstance(value, str) and value in _MEDIA:
         model = body.get("model", "")
         return UnsupportedContent(

@@ -95,12 +95,12 @@ def check_messages(messages: Iterable[ChatMessage]) -> None:
 
 
 def ignored_members(messages: object) -> set[str]:
-    """Return dotted names of what valid messages, as they came, hold beyond what is read. Raises
-    UnsupportedParameter for a call in the old form."""
+    """Return dotted names of what valid messages, as they came, hold beyond what is read."""
     found: set[str] = set()
     assert isinstance(messages, list)  # noqa: S101  # validated; tells the type checker
-    for index, message in enumerate(messages):
-        _check_member(index, message, "function_call")
+    for message in messages:
+        if len(message) == 2 and isinstance(message.get("content"), str):
+            continue  # role and content
         found |= _extras("messages", message, _MESSAGE)
         if isinstance(message.get("content"), list):
             for part in message["content"]:
@@ -111,40 +111,36 @@ def ignored_members(messages: object) -> set[str]:
     return found
 
 
-def refuse_calls(messages: object) -> None:
-    """Refuse what comes with tools, in messages not yet validated, for a model without tools.
+def refuse_calls(messages: object, *, tools: bool) -> None:
+    """Refuse the older form of calls and results, and every form for a model without `tools`, in
+    messages not yet validated.
 
     Raises InvalidRequest for a role, UnsupportedParameter for a member.
     """
+    if tools:
+        roles: tuple[str, ...] = ("function",)
+        members = frozenset(("function_call",))
+        why = "the older form of calling tools, which this version does not support; use tool_calls"
+    else:
+        roles = ("tool", "function")
+        members = frozenset(("tool_calls", "tool_call_id", "function_call"))
+        why = "for calling tools, which this model does not support"
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
         if not isinstance(message, dict):
             continue
-        if message.get("role") in ("tool", "function"):
+        if message.get("role") in roles:
             place = f"messages[{index}].role"
-            raise InvalidRequest(
-                f"{place}: messages with the role {message['role']} come with tools, "
-                "which this model does not support.",
-                param=place,
-            )
-        for name in ("tool_calls", "tool_call_id", "function_call"):
-            _check_member(index, message, name)
-
-
-def _check_member(index: int, message: Mapping[str, object], name: str) -> None:
-    if message.get(name) not in (None, []):
-        place = f"messages[{index}].{name}"
-        why = (
-            "is the older form of tool_calls, which this version does not support"
-            if name == "function_call"
-            else "comes with tools, which this model does not support"
-        )
-        raise UnsupportedParameter(f"{place} {why}.", param=place)
+            raise InvalidRequest(f"{place}: the role {message['role']} is {why}.", param=place)
+        for name in members & message.keys():
+            if message.get(name) not in (None, []):
+                place = f"messages[{index}].{name}"
+                raise UnsupportedParameter(f"{place} is {why}.", param=place)
 
 
 def _extras(
     prefix: str, came: Mapping[str, object], members: frozenset[str], *, nulls: bool = False
 ) -> set[str]:
-    """Return the names of members beyond those; null and [] ask for nothing."""
+    """Return the names of other members. Null and [] ask for nothing, unless `nulls` count."""
     if came.keys() <= members:
         return set()
     return {

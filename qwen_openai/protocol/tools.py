@@ -11,7 +11,7 @@ import orjson
 from pydantic import Field
 
 from qwen_openai.errors import InvalidRequest, UnsupportedParameter
-from qwen_openai.protocol.messages import FunctionName, refuse_calls
+from qwen_openai.protocol.messages import FunctionName
 from qwen_openai.protocol.shown import shown
 from qwen_openai.protocol.wire import Wire
 
@@ -45,7 +45,7 @@ ToolChoice = Literal["none", "auto", "required"] | dict[str, object]
 ACCEPTS = {
     "tools[]": 'an object like {"type": "function", "function": {"name": "..."}}',
     "tools[].type": '"function"',
-    "tools[].function": "an object with name, description and parameters",
+    "tools[].function": "an object with a name (functions are the only type of tool)",
     "tools[].function.name": "1 to 64 letters, digits, _ or -",
     "tools[].function.description": "a string",
     "tools[].function.parameters": "an object, the JSON Schema of the arguments",
@@ -57,9 +57,9 @@ _FUNCTION = frozenset(("name", "description", "parameters", "strict"))
 
 
 def refuse_tools(body: Mapping[str, object]) -> None:
-    """Refuse all that comes with tools, for a model without them; the body is not yet validated.
+    """Refuse parameters for tools, for a model without them; the body is not yet validated.
 
-    Raises UnsupportedParameter and InvalidRequest, each with the `param` at fault.
+    Raises UnsupportedParameter.
     """
     for name, harmless in (("tools", None), ("tool_choice", "none")):
         value = body.get(name)
@@ -67,7 +67,6 @@ def refuse_tools(body: Mapping[str, object]) -> None:
             raise UnsupportedParameter(
                 f"The parameter {name!r} is not supported by this model; leave it out.", param=name
             )
-    refuse_calls(body.get("messages"))
 
 
 def check_tools(tools: Sequence[ToolDefinition] | None, choice: ToolChoice | None) -> None:

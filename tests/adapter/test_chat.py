@@ -3,11 +3,13 @@
 import pytest
 
 from qwen_openai.adapter.chat import chat_job
+from qwen_openai.adapter.history import to_history
 from qwen_openai.adapter.limits import Limits
-from qwen_openai.core import Job, Message, Sampling
+from qwen_openai.core import Job, Message, Sampling, Tool, ToolCall
 from qwen_openai.errors import InvalidRequest
-from qwen_openai.families import family_of
-from tests.protocol.bodies import HELLO, parsed
+from qwen_openai.families import family_named, family_of
+from qwen_openai.protocol.chat import parse_chat
+from tests.protocol.bodies import HELLO, chat_body, parsed
 
 FAMILY = family_of("qwen2.5-coder-0.5b")
 LIMITS = Limits(max_n=8, max_messages=2048)
@@ -123,3 +125,79 @@ def test_messages_are_limited() -> None:
     with pytest.raises(InvalidRequest, match="at most 2") as caught:
         chat_job(request, id="x", family=FAMILY, limits=Limits(max_messages=2))
     assert caught.value.param == "messages"
+
+
+QWEN1 = family_named("qwen1")
+TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"a": 1}}}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+ROUND = [
+    {"role": "user", "content": "x"},
+    {"role": "assistant", "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "c", "content": "r"},
+]
+
+
+def qwen1_job(**changes: object) -> Job:
+    request = parse_chat(chat_body(**changes), tools=True)
+    return chat_job(request, id="chatcmpl-1", family=QWEN1, limits=LIMITS)
+
+
+def test_tools_and_calls_arrive() -> None:
+    made = qwen1_job(messages=ROUND, tools=[TOOL], parallel_tool_calls=False, stream=True)
+    assert made.tools == (Tool("f", "d", {"a": 1}),)
+    assert made.tool_syntax == "react"
+    assert not made.parallel_tool_calls
+    assert made.watched
+    assert made.messages == (
+        Message("user", "x"),
+        Message("assistant", "", (ToolCall("c", "f", "{}"),)),
+        Message("tool", "r", tool_call_id="c"),
+    )
+    assert made.changes == ()
+
+
+def test_a_bare_function() -> None:
+    bare = {"type": "function", "function": {"name": "f"}}
+    made = qwen1_job(tools=[bare])
+    assert made.tools == (Tool("f"),)
+    assert made.parallel_tool_calls
+
+
+def test_with_choice_none_the_model_is_not_told() -> None:
+    made = qwen1_job(tools=[TOOL], tool_choice="none")
+    assert (made.tools, made.tool_syntax) == ((), None)
+    # Earlier calls stand in its prompt all the same, so it may write in their format.
+    made = qwen1_job(messages=ROUND, tools=[TOOL], tool_choice="none")
+    assert (made.tools, made.tool_syntax) == ((), "react")
+
+
+def test_pairs_keep_the_callers_order_and_tell_the_changes_once() -> None:
+    sent = turns(("user", "a"), ("system", "s"), ("user", "b"))
+    made = qwen1_job(messages=sent)
+    assert [message.role for message in made.messages] == ["user", "system", "user"]
+    assert made.changes == (MOVED, "consecutive user messages joined")
+    again = to_history(made.messages, tools=made.tools)
+    assert again.changes == made.changes
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([ROUND[0], *ROUND[:2]], "messages[2].tool_calls[0].id"),
+        ([ROUND[0], ROUND[2]], "messages[1].tool_call_id"),
+        ([{"role": "system", "content": "s"}, *ROUND, ROUND[2]], "messages[4].tool_call_id"),
+    ],
+)
+def test_calls_that_do_not_fit_are_refused_with_the_callers_places(
+    messages: list[object], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        qwen1_job(messages=messages)
+    assert caught.value.param == param
+
+
+def test_a_family_without_tools_refuses_them_here_too() -> None:
+    request = parse_chat(chat_body(tools=[TOOL]), tools=True)
+    with pytest.raises(InvalidRequest) as caught:
+        chat_job(request, id="x", family=FAMILY, limits=LIMITS)
+    assert caught.value.param == "tools"

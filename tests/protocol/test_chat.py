@@ -175,7 +175,7 @@ def test_bad_messages(body: bytes, param: str) -> None:
 def test_roles_that_come_with_tools(role: str) -> None:
     error = refused(message_body("x", role, tool_call_id="c1"))
     assert error.param == "messages[0].role"
-    assert "come with tools" in error.message
+    assert "which this model does not support" in error.message
 
 
 @pytest.mark.parametrize(
