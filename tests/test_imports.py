@@ -77,7 +77,21 @@ def test_the_contracts_hold_in_a_copy(copy: Path) -> None:
     assert f"{_CONTRACT} KEPT" in _lint(copy).stdout
 
 
-@pytest.mark.parametrize("module", ["", ".app", ".cli", ".cli.serve", ".cli.extras", ".server"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "",
+        ".app",
+        ".cli.serve",
+        ".cli.convert",
+        ".cli.extras",
+        ".server",
+        ".engines.factory",
+        ".engines.qwen_chat.engine",
+        ".models.store",
+        ".models.qwen1",
+    ],
+)
 def test_importing_brings_no_torch(module: str) -> None:
     code = f"import sys, qwen_openai{module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
