@@ -24,6 +24,8 @@ async def engine() -> AsyncIterator[Engine]:
 
 
 class TestContract(EngineContract):
+    cuts = (3, 24)
+
     @pytest.fixture
     def unstarted(self) -> Engine:
         return create_engine(make_settings(context=1024), read_checkpoint(real_qwen1()))
