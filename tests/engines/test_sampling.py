@@ -157,7 +157,7 @@ def test_the_candidates_are_those_of_transformers(sampling: Sampling, size: int)
             steps.append(TopPLogitsWarper(float(sampling.top_p)))
         if sampling.min_p:
             steps.append(MinPLogitsWarper(sampling.min_p))
-        theirs = steps(torch.zeros((1, 0), dtype=torch.long), row([logits]))[0].softmax(0)
+        theirs = steps(torch.LongTensor([[]]), row([logits]))[0].softmax(0)
         ours = torch.tensor(probabilities(logits, sampling))
         assert torch.allclose(theirs, ours, atol=1e-5)
         sampler = Sampler(sampling, [], CPU)

@@ -33,9 +33,13 @@ class Limits:
 class TokenLoop:
     """Runs answers of one model. Safe for several threads at once, each with its own answer."""
 
-    def __init__(self, model: PreTrainedModel, long_context: LongContext | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, long_context: LongContext | None = None, piece: int = PREFILL
+    ) -> None:
+        """``piece`` is how many tokens of a prompt are read at once."""
         self._model = model
         self._long_context = long_context
+        self._piece = piece
         self._one_pass = threading.Lock()
 
     def run(
@@ -46,11 +50,11 @@ class TokenLoop:
         The stop token is yielded too, as the last. Each `next` is one forward pass; closing the
         generator frees the cache. Raises EngineFailed when the model's numbers are none.
         """
-        answer = _Answer(self._model, self._long_context, len(prompt))
+        answer = Answer(self._model, self._long_context, len(prompt))
         sampler = Sampler(sampling, prompt, self._model.device)
         logits = None
-        for start in range(0, len(prompt), PREFILL):
-            logits = self._step(answer, prompt[start : start + PREFILL])
+        for start in range(0, len(prompt), self._piece):
+            logits = self._step(answer, prompt[start : start + self._piece])
             yield None
         barred = tuple(limits.stop)
         for number in range(limits.max_tokens):
@@ -62,17 +66,21 @@ class TokenLoop:
                 return
             logits = self._step(answer, [token])
 
-    def _step(self, answer: "_Answer", ids: Sequence[int]) -> torch.Tensor:
+    def _step(self, answer: "Answer", ids: Sequence[int]) -> torch.Tensor:
         with self._one_pass, torch.inference_mode():
             return answer.forward(ids)
 
 
-class _Answer:
-    """What one answer has in the model: its cache, and its rules beyond the trained length."""
+class Answer:
+    """What one answer has in the model: its cache, and its rules beyond the trained length.
+
+    To be used by one thread at a time, in torch's inference mode.
+    """
 
     def __init__(
         self, model: PreTrainedModel, long_context: LongContext | None, prompt_tokens: int
     ) -> None:
+        """``prompt_tokens`` is the length of the whole prompt, which the rules depend on."""
         self._model = model
         self._cache = DynamicCache(config=model.config)
         self._long_context = long_context
