@@ -179,6 +179,9 @@ def report(options: argparse.Namespace) -> Iterator[str]:
         f" {weights / 2**30:.1f} GiB, made in {made:.1f} s"
     )
     speed = copy_speed(device, options.copy * 2**20)
+    if device.type == "cuda":  # the copy's buffers are not the model's
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
     yield f"copy      {speed / 1e9:,.0f} GB/s, read and written"
 
     prompt = random.Random(0).choices(range(shape.words), k=options.prompt)
@@ -202,11 +205,11 @@ def report(options: argparse.Namespace) -> Iterator[str]:
         f"floor     {bytes_a_token / 1e9:.2f} GB a token at the copy's speed: {floor:.1f} tokens/s;"
         f" decode reaches {rate / floor:.2f} of it"
     )
+    if device.type == "cuda":
+        yield f"memory    {torch.cuda.max_memory_reserved(device) / 2**30:.1f} GiB at most"
     stock_rate(model, prompt, 2)
     stock, spread = _repeated(lambda: stock_rate(model, prompt, options.tokens), options.repeat)
     yield f"generate  {stock:.1f} tokens/s ({spread}) by transformers; ratio {rate / stock:.2f}"
-    if device.type == "cuda":
-        yield f"memory    {torch.cuda.max_memory_reserved(device) / 2**30:.1f} GiB at most"
 
 
 def _name(device: torch.device) -> str:
