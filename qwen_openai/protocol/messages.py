@@ -131,7 +131,7 @@ def refuse_calls(messages: object, *, tools: bool) -> None:
         if message.get("role") in roles:
             place = f"messages[{index}].role"
             raise InvalidRequest(f"{place}: the role {message['role']} is {why}.", param=place)
-        for name in members & message.keys():
+        for name in sorted(members & message.keys()):
             if message.get(name) not in (None, []):
                 place = f"messages[{index}].{name}"
                 raise UnsupportedParameter(f"{place} is {why}.", param=place)

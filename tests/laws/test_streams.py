@@ -1,9 +1,11 @@
 """The laws of the pipe: a text's split changes nothing, and a stream collected is the answer."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_openai.core import Event, Finish, Job, Sampling, Started, Text, Usage
+from qwen_openai.core import Event, Finish, Job, Sampling, Started, Text, Tool, ToolSyntax, Usage
 from qwen_openai.parsing.chain import Chain
 from qwen_openai.responses.chat import ChatReply
 from qwen_openai.responses.fold import Fold
@@ -17,9 +19,21 @@ stop_strings = st.lists(st.text(alphabet="ab<停", min_size=1, max_size=4), max_
 cuts = st.lists(st.integers(0, 30), max_size=10)
 
 
-def through(text: str, places: list[int], stops: tuple[str, ...], index: int = 0) -> list[Event]:
+CALL = '\nAction: f\nAction Input: {"停": "\\ud83d\\ude00 }"}'
+replies = st.lists(
+    st.sampled_from([CALL, f"Thought: b{CALL}", "\nObservation: ", "Final Answer: ", "<停", "a\n"]),
+    max_size=5,
+).map("".join)
+
+
+def through(
+    text: str, places: list[int], stops: tuple[str, ...], index: int = 0, *, tools: bool = False
+) -> list[Event]:
     """An engine's events for a text in pieces, after the chain."""
-    chain = Chain(Job(id="x", model="m", messages=(), sampling=Sampling(stop=stops)))
+    job = Job(id="x", model="m", messages=(), sampling=Sampling(stop=stops), choice=index)
+    if tools:
+        job = replace(job, tools=(Tool("f"),), tool_syntax="react")
+    chain = Chain(job)
     fed: list[Event] = [Started(index, 7, 2)]
     fed += [Text(index, piece, len(piece)) for piece in split(text, places)]
     fed.append(Finish(index, "length", len(text), 3))
@@ -48,12 +62,32 @@ def test_the_split_of_a_text_changes_nothing(
     assert not any(stop in one.text for stop in stops)
 
 
-@given(st.lists(st.tuples(texts, cuts), min_size=1, max_size=3), stop_strings, st.data())
+@given(replies, st.lists(st.integers(0, 200), max_size=10), stop_strings)
+def test_the_split_of_calls_changes_nothing(
+    text: str, places: list[int], stops: tuple[str, ...]
+) -> None:
+    one = folded(through(text, [], stops, tools=True)).choices[0]
+    other = folded(through(text, places, stops, tools=True)).choices[0]
+    assert (one.text, one.tool_calls, one.reason) == (other.text, other.tool_calls, other.reason)
+
+
+@given(
+    st.lists(st.tuples(texts | replies, cuts), min_size=1, max_size=3),
+    stop_strings,
+    st.booleans(),
+    st.data(),
+)
 def test_a_stream_collected_is_the_plain_answer(
-    answers: list[tuple[str, list[int]]], stops: tuple[str, ...], data: st.DataObject
+    answers: list[tuple[str, list[int]]],
+    stops: tuple[str, ...],
+    tools: bool,
+    data: st.DataObject,
 ) -> None:
     n = len(answers)
-    queues = [through(text, places, stops, i) for i, (text, places) in enumerate(answers)]
+    queues = [
+        through(text, places, stops, index, tools=tools)
+        for index, (text, places) in enumerate(answers)
+    ]
     reply = ChatReply(id="chatcmpl-1", model="m", created=1, n=n, include_usage=True)
     fold = Fold(n)
     chunks = reply.opening()
@@ -72,10 +106,13 @@ def test_a_stream_collected_is_the_plain_answer(
     assert collect(SseDecoder().feed(wire)) == body
 
 
-@given(texts, cuts, st.integers(0, 12))
-def test_usage_is_true_for_a_cut_stream(text: str, places: list[int], seen: int) -> None:
+@given(texts | replies, cuts, st.integers(0, 12), st.sampled_from([None, "react"]))
+def test_usage_is_true_for_a_cut_stream(
+    text: str, places: list[int], seen: int, syntax: ToolSyntax | None
+) -> None:
     pieces = split(text, places)
-    chain = Chain(Job(id="x", model="m", messages=(), sampling=Sampling(stop=("<停", "zz"))))
+    sampling = Sampling(stop=("<停", "zz"))
+    chain = Chain(Job("x", "m", (), sampling, tools=(Tool("f"),), tool_syntax=syntax))
     fold = Fold(1)
     fold.add(Started(0, 7, 2))
     tokens = 0

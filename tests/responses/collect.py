@@ -1,6 +1,7 @@
 """A client of streams, for tests: the chunks of an answer put together as the plain answer."""
 
 import json
+from typing import Any
 
 
 def collect(data: list[str]) -> dict[str, object]:
@@ -12,7 +13,7 @@ def collect(data: list[str]) -> dict[str, object]:
     usage = chunks.pop()
     assert usage["choices"] == []
     assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1
-    choices: list[dict[str, object]] = []
+    choices: list[dict[str, Any]] = []
     for chunk in chunks:
         assert chunk["usage"] is None
         (choice,) = chunk["choices"]
@@ -26,5 +27,23 @@ def collect(data: list[str]) -> dict[str, object]:
         assert own["finish_reason"] is None, "nothing comes after the finish reason"
         message = own["message"]
         message["content"] += delta.get("content", "")
+        for call in delta.get("tool_calls", ()):
+            _add(message.setdefault("tool_calls", []), call)
         own["finish_reason"] = choice["finish_reason"]
+    for choice in choices:
+        if "tool_calls" in choice["message"]:
+            choice["message"]["content"] = choice["message"]["content"] or None
     return {**usage, "object": "chat.completion", "choices": choices}
+
+
+def _add(calls: list[dict[str, Any]], delta: dict[str, Any]) -> None:
+    """Take one piece of a call: the first of an index names it, all later ones only add to it."""
+    index = delta.pop("index")
+    if index == len(calls):
+        assert set(delta) == {"id", "type", "function"}
+        calls.append(delta)
+    else:
+        assert index < len(calls), "indices first appear in ascending order"
+        assert delta.keys() == {"function"}
+        assert delta["function"].keys() == {"arguments"}
+        calls[index]["function"]["arguments"] += delta["function"]["arguments"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwen_openai.core import Finish, Started, Text, Usage
+from qwen_openai.core import Finish, Started, Text, ToolCallArguments, ToolCallStart, Usage
 from qwen_openai.errors import EngineFailed
 from qwen_openai.responses.chat import ChatReply
 from qwen_openai.responses.fold import Fold
@@ -95,3 +95,40 @@ def test_an_answer_without_an_end_is_an_error() -> None:
     fold.add(Text(0, "a"))
     with pytest.raises(EngineFailed):
         reply().body(fold)
+
+
+def test_the_chunks_of_a_call_name_it_once() -> None:
+    begun = {
+        "index": 1,
+        "id": "call_a",
+        "type": "function",
+        "function": {"name": "f", "arguments": ""},
+    }
+    assert reply().chunk(ToolCallStart(0, 1, "call_a", "f")) == chunk({"tool_calls": [begun]}, None)
+    more = {"index": 1, "function": {"arguments": '{"x'}}
+    assert reply().chunk(ToolCallArguments(0, 1, '{"x')) == chunk({"tool_calls": [more]}, None)
+    assert reply().chunk(Finish(0, "tool_calls")) == chunk({}, "tool_calls")
+
+
+@pytest.mark.parametrize("text", ["", "I look."])
+def test_the_plain_answer_with_calls(text: str) -> None:
+    fold = Fold(1)
+    for event in (
+        Text(0, text),
+        ToolCallStart(0, 0, "call_a", "f"),
+        ToolCallArguments(0, 0, "{}"),
+        Finish(0, "tool_calls"),
+    ):
+        fold.add(event)
+    body = reply().body(fold)
+    check("CreateChatCompletionResponse", body)
+    assert isinstance(body["choices"], list)
+    (choice,) = body["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    function = {"name": "f", "arguments": "{}"}
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": text or None,
+        "refusal": None,
+        "tool_calls": [{"id": "call_a", "type": "function", "function": function}],
+    }

@@ -1,6 +1,14 @@
 """What was seen of a stream, added up."""
 
-from qwen_openai.core import Finish, Started, Text, Usage
+from qwen_openai.core import (
+    Finish,
+    Started,
+    Text,
+    ToolCall,
+    ToolCallArguments,
+    ToolCallStart,
+    Usage,
+)
 from qwen_openai.responses.fold import Fold
 
 
@@ -38,3 +46,21 @@ def test_the_prompt_counts_once() -> None:
     fold.add(Text(0, "a"))
     fold.add(Text(2, "b", 2))
     assert fold.usage == Usage(10, 3, 1)
+
+
+def test_calls_are_put_together() -> None:
+    fold = Fold(2)
+    for event in (
+        Text(1, "I look."),
+        ToolCallStart(1, 0, "a", "f"),
+        ToolCallArguments(1, 0, '{"x"'),
+        ToolCallStart(1, 1, "b", "g"),
+        ToolCallArguments(1, 0, ": 1}"),
+        ToolCallArguments(1, 1, "{}"),
+        Finish(1, "tool_calls", 9),
+    ):
+        fold.add(event)
+    choice = fold.choices[1]
+    assert list(choice.tool_calls) == [ToolCall("a", "f", '{"x": 1}'), ToolCall("b", "g", "{}")]
+    assert (choice.text, choice.reason, choice.completion_tokens) == ("I look.", "tool_calls", 9)
+    assert list(fold.choices[0].tool_calls) == []

@@ -41,10 +41,11 @@ def server(request: pytest.FixtureRequest) -> Iterator[Live]:
 def usual(server: Live) -> tuple[str, object]:
     """The model's name, and the answer of a normal request before anything bad was sent."""
     name = server.gateway.model_names[0]
-    return name, _normal(server, name)
+    return name, normal(server, name)
 
 
-def _normal(server: Live, model: str) -> object:
+def normal(server: Live, model: str) -> object:
+    """What a normal request gets."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": "Name three colours."}],
@@ -65,11 +66,12 @@ def test_bad_input(server: Live, usual: tuple[str, object], case: Case, shared: 
     assert answer.headers["x-request-id"]
     assert int(answer.headers["openai-processing-ms"]) >= 0
     if answer.status >= 400 and case.method != "HEAD":
-        _check_error(case, answer.json())
-    assert _normal(server, model) == before
+        check_error(case, answer.json())
+    assert normal(server, model) == before
 
 
-def _check_error(case: Case, body: dict[str, object]) -> None:
+def check_error(case: Case, body: dict[str, object]) -> None:
+    """An error is in its shape, short, and about what the case is about."""
     error = body["error"]
     assert isinstance(error, dict)
     assert set(error) == {"message", "type", "param", "code"}
@@ -94,4 +96,4 @@ def test_the_body_cap_is_exact(server: Live, usual: tuple[str, object]) -> None:
     assert fitting.status == 200
     larger = call(server.port, "POST", CHAT, plain + b" " * (cap - len(plain) + 1))
     assert (larger.status, larger.json()["error"]["code"]) == (413, "payload_too_large")
-    assert _normal(server, model) == before
+    assert normal(server, model) == before
