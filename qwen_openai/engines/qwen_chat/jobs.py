@@ -24,9 +24,15 @@ _INT64 = 2**64
 class LocalModel(Protocol):
     """What the engine needs of a QwenChat."""
 
-    checkpoint: Checkpoint
-    renderer: PromptRenderer
-    context: int
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+
+    @property
+    def renderer(self) -> PromptRenderer: ...
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer together."""
 
     @property
     def device(self) -> object:

@@ -83,7 +83,7 @@ class Scripted:
         self.checkpoint = checkpoint(**changed)
         self.renderer = Words()
         self.context = self.checkpoint.context_length
-        self._script = script or (lambda query: [None, *query.split()])
+        self.script = script or (lambda query: [None, *query.split()])
         self.prompts: list[str] = []
         self.samplings: list[Sampling] = []
         self.given = 0
@@ -107,7 +107,7 @@ class Scripted:
     def _steps(self, max_tokens: int, index: int) -> Generator[Text | Finish, None, None]:
         query = self.prompts[-1].split("<turn>")[-2]
         count = 0
-        for step in self._script(query):
+        for step in self.script(query):
             if isinstance(step, Exception):
                 raise step
             if isinstance(step, threading.Event):

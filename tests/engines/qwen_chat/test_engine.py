@@ -223,7 +223,8 @@ async def test_a_slow_reader_holds_the_model_up() -> None:
             before = model.given
             await asyncio.sleep(0.05)
         assert 0 < model.given < 300
-        await drain(events, rest := [])
+        rest: list[Event] = []
+        await drain(events, rest)
         assert finish_of(rest).completion_tokens == 5000
 
 

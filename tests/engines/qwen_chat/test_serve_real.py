@@ -56,10 +56,11 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Message, ...],
     renderer = Qwen1Renderer.load(tokenizer_file(read_checkpoint(real_qwen1()), home))
     model = AutoModelForCausalLM.from_pretrained(real_native(), dtype=torch.float32)
     stops = [renderer.token_id(t) for t in ("<|im_end|>", "<|im_start|>", "<|endoftext|>")]
-    answers = {}
-    for messages in (CHINESE, ITALY):
+    answers: dict[tuple[Message, ...], Plain] = {}
+    conversations: tuple[tuple[Message, ...], ...] = (CHINESE, ITALY)
+    for messages in conversations:
         prompt = renderer.render(messages)
-        made = model.generate(
+        made = model.generate(  # type: ignore[misc]  # its self is typed as no class of theirs is
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
             do_sample=False,
