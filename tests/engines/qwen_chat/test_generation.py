@@ -1,0 +1,69 @@
+"""The token loop: pieces of the prompt, limits, and memory that is free after an answer."""
+
+import gc
+from pathlib import Path
+
+import pytest
+from transformers import DynamicCache
+
+from qwen_openai.core import Sampling
+from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop
+from qwen_openai.engines.qwen_chat.load import Loaded, load
+
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture(scope="module")
+def loaded(qwen2_folder: Path) -> Loaded:
+    return load(qwen2_folder, "cpu", "auto", None)
+
+
+def caches() -> int:
+    gc.collect()
+    # isinstance would ask torch's deprecated proxies for their class, and they warn.
+    return sum(type(each) is DynamicCache for each in gc.get_objects())
+
+
+@pytest.mark.parametrize(("size", "pieces"), [(1, 1), (8, 1), (9, 2), (40, 5)])
+def test_a_prompt_is_read_in_pieces(loaded: Loaded, size: int, pieces: int) -> None:
+    prompt = [n % 7 for n in range(size)]
+    steps = list(TokenLoop(loaded.model, None, 8).run(prompt, GREEDY, Limits(5, frozenset())))
+    whole = list(TokenLoop(loaded.model).run(prompt, GREEDY, Limits(5, frozenset())))
+    assert steps[:pieces] == [None] * pieces
+    assert steps[pieces:] == whole[1:]
+    assert len(whole) == 6
+
+
+def test_it_ends_with_a_stop_token(loaded: Loaded) -> None:
+    loop = TokenLoop(loaded.model)
+    _, *tokens = loop.run([1, 2, 3], GREEDY, Limits(9, frozenset()))
+    stop = tokens[4]
+    first = tokens.index(stop)
+    _, *stopped = loop.run([1, 2, 3], GREEDY, Limits(9, frozenset({stop or 0})))
+    assert stopped == tokens[: first + 1]
+    _, *later = loop.run([1, 2, 3], GREEDY, Limits(9, frozenset({stop or 0}), min_tokens=9))
+    assert stop not in later
+    assert len(later) == 9
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_closing_frees_the_cache(loaded: Loaded, steps: int) -> None:
+    before = caches()
+    answer = TokenLoop(loaded.model, None, 4).run(range(6), GREEDY, Limits(9, frozenset()))
+    for _ in range(steps):
+        next(answer)
+    assert caches() == before + (steps > 0)
+    answer.close()
+    assert caches() == before
+
+
+def test_a_finished_answer_leaves_nothing(loaded: Loaded) -> None:
+    before = caches()
+    answer = TokenLoop(loaded.model).run([1, 2], GREEDY, Limits(3, frozenset()))
+    assert len(list(answer)) == 4
+    assert caches() == before
+
+
+def test_a_prompt_has_tokens(loaded: Loaded) -> None:
+    with pytest.raises(ValueError, match="no tokens"):
+        list(TokenLoop(loaded.model).run([], GREEDY, Limits(3, frozenset())))
