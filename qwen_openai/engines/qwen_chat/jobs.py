@@ -60,13 +60,20 @@ def describe(model: LocalModel, name: str, context: int) -> EngineInfo:
     return EngineInfo(
         engine="qwen_chat",
         model=name,
-        device=device_name(str(model.device)),
+        device=_devices(model),
         context=context,
         slots=1,
         memory=checkpoint.weight_bytes * width // WIDTHS.get(checkpoint.dtype, width),
         facts=tuple(facts),
         family="qwen1" if checkpoint.qwen1 is not None else "",
     )
+
+
+def _devices(model: LocalModel) -> str:
+    """All that accelerate has spread the weights over, else the one device."""
+    spread = getattr(getattr(model, "model", None), "hf_device_map", None) or {}
+    names = {f"cuda:{place}" if isinstance(place, int) else str(place) for place in spread.values()}
+    return ", ".join(device_name(name) for name in sorted(names) or [str(model.device)])
 
 
 def answerer(model: LocalModel, *, context: int, default_max_tokens: int) -> Answerer:

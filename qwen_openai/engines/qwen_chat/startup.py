@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
 from qwen_openai.engines.machine import measure
 from qwen_openai.engines.qwen_chat.load import resolve_dtype
@@ -37,6 +38,8 @@ def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes) -> QwenChat:
     sizing = choose(checkpoint, room, dtype=name, context=wishes.context)
     # For tensors on the CPU; torch counts the machine's cores, not the container's.
     torch.set_num_threads(wishes.threads or measure().cores)
+    # `serve` shows that it loads; a second bar would be drawn over that.
+    logging.disable_progress_bar()
     model = QwenChat.from_pretrained(
         checkpoint.folder, device_map=wishes.device_map, dtype=dtype, home=wishes.home
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from qwen_openai.core import Sampling
 from qwen_openai.engines import factory
 from qwen_openai.engines.factory import create_engine, notes
 from qwen_openai.engines.qwen_chat.engine import QwenChatEngine
@@ -29,6 +30,27 @@ async def test_the_settings_reach_the_model(qwen2_folder: Path) -> None:
         assert (finish_of(await collect(engine, job("q")))).completion_tokens == 3
     finally:
         await engine.aclose()
+
+
+async def test_qwen_1_as_published_and_converted_answer_alike(
+    golden: Path, converted_folder: Path, qwen_home: Path
+) -> None:
+    """Unasked they keep to what they were trained for, 256 tokens here; asked, they go on."""
+    answers = []
+    for folder in (golden / "checkpoint", converted_folder):
+        for context in (None, 512):
+            settings = make_settings(context=context, home=qwen_home)
+            engine = create_engine(settings, read_checkpoint(folder))
+            await engine.start()
+            try:
+                assert engine.info().family == "qwen1"
+                assert engine.info().context == (context or 256)
+                answers.append(
+                    await collect(engine, job("你好", Sampling(temperature=0, max_tokens=8)))
+                )
+            finally:
+                await engine.aclose()
+    assert all(answer == answers[0] for answer in answers)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -260,6 +261,35 @@ async def test_no_memory_fails_its_job_alone_and_says_what_to_do(error: Exceptio
         assert model.open == 0
         assert text_of(await collect(engine, job("good"))) == "fine "
         assert engine.health().ready
+
+
+async def test_a_broken_card_ends_the_engines_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    error = torch.AcceleratorError("CUDA error: device-side assert triggered\nmore")
+    model = Scripted(lambda query: ["a", error] if "bad" in query else ["fine"])
+    async with running(model) as engine:
+        with pytest.raises(EngineFailed, match="Send the request again"):
+            await collect(engine, job("bad"))  # no card is in use: nothing can be broken
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "synchronize", refuse)
+        with pytest.raises(EngineFailed, match="cannot be used again"):
+            await collect(engine, job("bad"))
+        health = engine.health()
+        assert not health.ready
+        assert "device-side assert triggered). Restart the server." in health.detail
+        with pytest.raises(EngineUnavailable, match="Restart the server"):
+            await collect(engine, job("good"))
+    assert len(model.prompts) == 2
+
+
+async def test_cards_that_share_the_weights_are_all_shown() -> None:
+    model = Scripted()
+    model.model = SimpleNamespace(hf_device_map={"a": "cpu", "b": "mps", "c": "cpu"})  # type: ignore[attr-defined]
+    async with running(model) as engine:
+        assert engine.info().device == "CPU, mps"
 
 
 async def test_an_answer_that_just_ends_is_a_failure() -> None:
