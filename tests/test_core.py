@@ -5,7 +5,19 @@ import dataclasses
 import pytest
 
 from qwen_openai import core
-from qwen_openai.core import Finish, Job, Message, Sampling, Started, Text, Usage
+from qwen_openai.core import (
+    Finish,
+    Job,
+    Message,
+    Sampling,
+    Started,
+    Text,
+    Tool,
+    ToolCall,
+    ToolCallArguments,
+    ToolCallStart,
+    Usage,
+)
 
 VALUES = [
     Message("user", "x"),
@@ -13,6 +25,10 @@ VALUES = [
     Job("x", "m", ()),
     Started(0, 1),
     Text(0, "x"),
+    Tool("f"),
+    ToolCall("id", "f", "{}"),
+    ToolCallStart(0, 0, "id", "f"),
+    ToolCallArguments(0, 0, "{}"),
     Finish(0, "stop"),
     Usage(),
 ]

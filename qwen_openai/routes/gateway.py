@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from qwen_openai.adapter.limits import Limits
 from qwen_openai.chat import ChatService
-from qwen_openai.engines.base import Engine, Health
+from qwen_openai.engines.base import Engine, EngineInfo, Health
 from qwen_openai.errors import ModelNotFound
 from qwen_openai.families import Family, family_named, family_of
 from qwen_openai.settings import Settings
@@ -18,7 +19,7 @@ class Gateway:
         info = engine.info()
         self.settings = settings
         self.service = ChatService(engine, queue_size=settings.queue_size)
-        self.family: Family = family_named(info.family) if info.family else family_of(info.model)
+        self.family = _family(info)
         self.model_names: Sequence[str] = settings.served_model_name or (info.model,)
         self.created = int(time.time())
         self.limits = Limits(max_n=settings.max_n, max_messages=settings.max_messages)
@@ -45,3 +46,14 @@ class Gateway:
         """Stop taking requests; those that run go on."""
         self.draining = True
         self.service.admission.close("The server is shutting down. Send the request again later.")
+
+
+def _family(info: EngineInfo) -> Family:
+    """Return the row of `families` for an engine's model.
+
+    A name tells how a model is sampled. That messages become pairs and tools are told to the model
+    is the engine's work, so only an engine that names the row itself is taken to do it.
+    """
+    if info.family:
+        return family_named(info.family)
+    return replace(family_of(info.model), prompt="template", tools=None)
