@@ -110,12 +110,12 @@ def fetch_repository(ref: RepositoryRef, place: Workplace, progress: Progress) -
         repository.probe()
         listing = repository.listing()
         wanted = choose(ref, listing)
-        _check_config(repository, wanted)
         if note := left_out(ref, listing, wanted):
             progress.note(note)
         total = sum(file.size for file in wanted)
         present = sum(_present(repository.files / file.path) for file in wanted)
         place.require(max(0, total - present), ref.name)
+        _check_config(repository, wanted)
         _timed(progress, total, ref.name, lambda told: repository.download(wanted, told))
         hashes = _timed(
             progress, total, "Verifying", lambda told: _verify(repository.files, wanted, told)

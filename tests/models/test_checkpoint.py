@@ -71,7 +71,7 @@ def test_a_qwen1_as_published(tmp_path: Path) -> None:
     ],
 )
 def test_how_far_a_qwen1_goes(tmp_path: Path, config: dict[str, object], context: int) -> None:
-    folder = tiny_qwen1.write(tmp_path / "model", tiny_qwen1.files(**config))
+    folder = tiny_qwen1.write(tmp_path / "model", tiny_qwen1.files(config=config))
     assert read_checkpoint(folder).context_length == context
 
 
@@ -104,7 +104,7 @@ def test_the_template_of_a_later_generation(tmp_path: Path) -> None:
 
 
 def test_weights_in_the_older_format(tmp_path: Path) -> None:
-    files = tiny_qwen1.files(fp16=True)
+    files = tiny_qwen1.files(config={"fp16": True})
     raw = files.pop("model.safetensors")
     folder = tiny_qwen1.write(tmp_path / "model", files | {"pytorch_model.bin": raw})
     found = read_checkpoint(folder)
@@ -134,7 +134,7 @@ def test_weights_in_the_older_format(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_served(tmp_path: Path, config: dict[str, object], reason: str) -> None:
-    folder = tiny_qwen1.write(tmp_path / "model", tiny_qwen1.files(**config))
+    folder = tiny_qwen1.write(tmp_path / "model", tiny_qwen1.files(config=config))
     with pytest.raises(StartupError, match=reason) as caught:
         read_checkpoint(folder)
     assert str(folder) in caught.value.message

@@ -81,7 +81,7 @@ def convert(
                 fix="Free some space, or convert to another disk.",
             )
         with _apart(target) as folder:
-            done = _write_weights(checkpoint, folder, progress)
+            done = _write_weights(checkpoint, folder, progress, f"Writing {target.name}")
             _write_rest(checkpoint, folder)
             folder.rename(target)
     except OSError as exc:
@@ -140,14 +140,14 @@ def _apart(target: Path) -> Iterator[Path]:
 
 
 def _write_weights(
-    checkpoint: Checkpoint, folder: Path, progress: Progress
+    checkpoint: Checkpoint, folder: Path, progress: Progress, label: str
 ) -> tuple[int, int, int]:
     """Write the shards and their index; return their number, their bytes and the most held."""
     shards = find_shards(checkpoint.folder)
     table = _checked_table(checkpoint.folder, shards)
     places: dict[str, str] = {}
     written = peak = 0
-    progress.start(checkpoint.weight_bytes, f"Converting {checkpoint.name}")
+    progress.start(checkpoint.weight_bytes, label)
     try:
         for number, file in enumerate(shards.files, start=1):
             name = _shard_name(number, len(shards.files))

@@ -85,10 +85,14 @@ def tiktoken(merges: tuple[bytes, ...] = (b"ab", b"abc", b"  ")) -> bytes:
     return b"".join(lines)
 
 
-def files(content: Tensors | None = None, shards: int = 1, **config: object) -> dict[str, bytes]:
+def files(
+    content: Tensors | None = None, shards: int = 1, config: Mapping[str, object] | None = None
+) -> dict[str, bytes]:
     """The directory's files; ``config`` overrides its config.json, where None takes a key out."""
     content = tensors() if content is None else content
-    stated = {key: value for key, value in (CONFIG | config).items() if value is not None}
+    stated = {
+        key: value for key, value in (CONFIG | dict(config or {})).items() if value is not None
+    }
     found = {
         "config.json": json.dumps(stated).encode(),
         "generation_config.json": b'{"chat_format": "chatml", "eos_token_id": 151643}',
