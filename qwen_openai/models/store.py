@@ -107,8 +107,8 @@ class Store:
             return None
 
     def pull(self, model: str, options: PullOptions, progress: Progress) -> Found:
-        """See `pull`. What is read out of a GGUF file, and the tokenizer made for a Qwen-1, are
-        made anew or found sound each time, so that this mends them too."""
+        """See `pull`. What is read out of a GGUF file is read anew each time, so that this mends it
+        too."""
         with _disk_errors(self.home):
             ref = parse(model, self.catalogue, options.revision)
             if isinstance(ref, PathRef):

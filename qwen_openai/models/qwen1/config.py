@@ -90,6 +90,8 @@ def qwen2_config(raw: Mapping[str, object]) -> dict[str, object]:
         "bos_token_id": END_OF_TEXT,
         "eos_token_id": IM_END,
         "torch_dtype": stated_dtype(config),
+        # The first that knows Qwen2; without it 4.57 warns of a fault that the tokenizer has not.
+        "transformers_version": "4.37.0",
         MARKER: {
             "generation": QWEN1,
             "seq_length": seq_length,
