@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from qwen_openai.core import Sampling
+from qwen_openai.engines.qwen_chat.cache import new_cache
 from qwen_openai.engines.qwen_chat.long_context import LongContext
 from qwen_openai.engines.sampling import Sampler
 
@@ -28,6 +29,20 @@ class Limits:
     max_tokens: int
     stop: frozenset[int]
     min_tokens: int = 0
+
+
+def first_device(model: PreTrainedModel) -> torch.device:
+    """Return the device that ids go to and logits come from.
+
+    Of a model on several devices the first card: what is kept elsewhere may have no device of its
+    own while it waits.
+    """
+    places = getattr(model, "hf_device_map", None) or {}
+    for place in places.values():
+        if str(place) not in ("cpu", "disk"):
+            return torch.device(place)
+    device: torch.device = model.device
+    return device
 
 
 class TokenLoop:
@@ -51,7 +66,7 @@ class TokenLoop:
         generator frees the cache. Raises EngineFailed when the model's numbers are none.
         """
         answer = Answer(self._model, self._long_context, len(prompt))
-        sampler = Sampler(sampling, prompt, self._model.device)
+        sampler = Sampler(sampling, prompt, first_device(self._model))
         logits = None
         for start in range(0, len(prompt), self._piece):
             logits = self._step(answer, prompt[start : start + self._piece])
@@ -82,7 +97,8 @@ class Answer:
     ) -> None:
         """``prompt_tokens`` is the length of the whole prompt, which the rules depend on."""
         self._model = model
-        self._cache = DynamicCache(config=model.config)
+        self._device = first_device(model)
+        self._cache = new_cache(model)
         self._long_context = long_context
         self._frequencies = long_context.frequencies(prompt_tokens) if long_context else None
         self._length = 0
@@ -91,7 +107,7 @@ class Answer:
         """Read ``ids`` behind what was read before; return the logits behind the last."""
         with self._rules(len(ids)):
             output = self._model(
-                input_ids=torch.tensor([list(ids)], device=self._model.device),
+                input_ids=torch.tensor([list(ids)], device=self._device),
                 past_key_values=self._cache,
                 use_cache=True,
                 logits_to_keep=1,

@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from qwen_openai.adapter.history import from_history
 from qwen_openai.core import Finish, Sampling, Text
 from qwen_openai.engines.qwen_chat.arguments import Arguments, read_arguments
-from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop
+from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop, first_device
 from qwen_openai.engines.qwen_chat.load import DeviceMap, Dtype, Loaded, load
 from qwen_openai.engines.qwen_chat.reply import Reply, ReplyStream, pieces
 from qwen_openai.errors import InvalidRequest
@@ -108,8 +108,7 @@ class QwenChat:
     @property
     def device(self) -> torch.device:
         """Where the model is; with several devices, where it begins."""
-        device: torch.device = self._model.device
-        return device
+        return first_device(self._model)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import GenerationConfig
 
 import qwen_openai
 from qwen_openai import QwenChat
 from qwen_openai.core import Finish, Message, Sampling
 from qwen_openai.engines.qwen_chat.reply import Reply
+from tests.engines.qwen_chat.tiny import MODELS
 
 GREEDY = SimpleNamespace(do_sample=False, max_new_tokens=12)
 Ask = Callable[..., object]
@@ -375,12 +376,12 @@ def test_the_same_tokens_as_transformers(kind: str, qwen2_folder: Path, qwen3_fo
     folder = {"qwen2": qwen2_folder, "qwen3": qwen3_folder}[kind]
     model = QwenChat.from_pretrained(folder)
     prompt = model.renderer.render([Message("user", "hello")])
-    theirs = AutoModelForCausalLM.from_pretrained(folder).generate(
+    greedy = {"max_new_tokens": 20, "repetition_penalty": 1.2, "do_sample": False}
+    stock = MODELS[kind].from_pretrained(folder)
+    theirs = stock.generate(  # type: ignore[misc]  # its types do not know its own mixin
         torch.tensor([prompt]),
         attention_mask=torch.ones((1, len(prompt)), dtype=torch.long),
-        generation_config=GenerationConfig.from_dict(
-            {"max_new_tokens": 20, "repetition_penalty": 1.2, "do_sample": False}
-        ),
+        generation_config=GenerationConfig.from_dict(greedy),
     )[0, len(prompt) :]
     ours, _ = model.chat(None, "hello", do_sample=False, max_new_tokens=20, repetition_penalty=1.2)
     assert list(ours.token_ids) == theirs.tolist()[: len(ours.token_ids)]

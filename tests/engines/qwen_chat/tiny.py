@@ -12,7 +12,10 @@ from transformers import AutoConfig, Qwen2ForCausalLM, Qwen3ForCausalLM
 from qwen_openai.models.describe import describe
 from tests.models.tiny_gguf import TEMPLATE, write_tiny_model
 
-MODELS = {"qwen2": Qwen2ForCausalLM, "qwen3": Qwen3ForCausalLM}
+MODELS: dict[str, type[Qwen2ForCausalLM] | type[Qwen3ForCausalLM]] = {
+    "qwen2": Qwen2ForCausalLM,
+    "qwen3": Qwen3ForCausalLM,
+}
 SHAPE = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -34,7 +37,8 @@ def write_native(folder: Path, kind: str) -> Path:
     size = max(ids.values()) + 5  # embeddings are padded in published models too
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        model = MODELS[kind](AutoConfig.for_model(kind, vocab_size=size, head_dim=4, **SHAPE))
+        config = AutoConfig.for_model(kind, vocab_size=size, head_dim=4, **SHAPE)
+        model = MODELS[kind]._from_config(config)  # type: ignore[no-untyped-call]  # its own
     model.save_pretrained(folder)
     write(folder / "tokenizer_config.json", {"chat_template": TEMPLATE})
     write(

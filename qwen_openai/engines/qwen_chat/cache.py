@@ -1,0 +1,55 @@
+"""Keys and values of one answer, in buffers with room to grow.
+
+transformers' own cache copies all of it for every token: as much as reading the weights, in a long
+conversation. Here only what is new is written, and all is copied once in a few hundred tokens.
+"""
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+# Tokens that a full buffer grows by.
+_ROOM = 256
+
+
+def new_cache(model: PreTrainedModel) -> DynamicCache:
+    """Return an empty cache for ``model``; layers with a sliding window keep transformers' own."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [
+        GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+    ]
+    return cache
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers' own
+    """One layer. ``keys`` and ``values`` are views of the filled part: (1, heads, tokens, size)."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers' own
+        self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append what is new; return all keys and all values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if self._buffers is None or end > self._buffers[0].shape[-2]:
+            self._buffers = self._larger(start, end + _ROOM, key_states, value_states)
+        keys, values = self._buffers
+        keys[..., start:end, :] = key_states
+        values[..., start:end, :] = value_states
+        self.keys, self.values = keys[..., :end, :], values[..., :end, :]
+        return self.keys, self.values
+
+    def _larger(
+        self, filled: int, size: int, *new: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = (each.new_empty((*each.shape[:-2], size, each.shape[-1])) for each in new)
+        if self._buffers is not None:
+            keys[..., :filled, :], values[..., :filled, :] = (
+                each[..., :filled, :] for each in self._buffers
+            )
+        return keys, values
