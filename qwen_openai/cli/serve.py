@@ -20,6 +20,7 @@ from qwen_openai.cli.loading import loading
 from qwen_openai.engines.base import Engine
 from qwen_openai.settings import Loaded, Settings
 
+INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -72,8 +73,22 @@ def run(settings: Settings, started: float) -> None:
         engine = _create_engine(settings)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, engine, sock, started))
+    except (typer.Exit, KeyboardInterrupt) as error:
+        _leave_at_once(error.exit_code if isinstance(error, typer.Exit) else INTERRUPTED)
+        raise
     finally:
         sock.close()
+
+
+def _leave_at_once(code: int) -> None:
+    """End the process here where a thread still loads weights: nothing can stop it, and torch's own
+    code in it would crash the interpreter as that ends in its orderly way."""
+    from qwen_openai.engines.qwen_chat.worker import THREAD_NAME
+
+    if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _create_engine(settings: Settings) -> Engine:

@@ -1,4 +1,4 @@
-"""Stopping `serve` while it loads the real model: it ends at once and leaves no engine behind."""
+"""Stopping `serve` while it loads a model: it ends at once and leaves no engine behind."""
 
 import os
 import signal
@@ -13,10 +13,33 @@ from qwen_openai.models.layout import default_home
 from tests.cli.program import PROGRAM, environment
 from tests.real import real_files
 
-pytestmark = pytest.mark.real
+SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@SIGNALS
+def test_a_signal_while_torch_loads_ends_it(
+    number: signal.Signals, code: int, shared: Path, tmp_path: Path
+) -> None:
+    """A thread in torch's own code cannot be stopped, and must not crash the end."""
+    checkpoint = shared / "golden" / "qwen1" / "checkpoint"
+    with subprocess.Popen(
+        [PROGRAM, "serve", "--port", "0", "--", str(checkpoint)],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("Loading ") for line in process.stderr)
+        process.send_signal(number)
+        assert process.wait(30) == code
+        assert process.stderr.read() == ""
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
+
+
+@pytest.mark.real
+@SIGNALS
 def test_a_signal_while_loading_ends_it(number: signal.Signals, code: int) -> None:
     real_files()
     env = environment(Path(os.environ.get("QWEN_OPENAI_HOME") or default_home()))

@@ -23,6 +23,8 @@ from qwen_openai.engines.base import EngineInfo
 from qwen_openai.engines.qwen_chat.failures import Failure, empty_cache, explain
 from qwen_openai.errors import ApiError, EngineFailed
 
+THREAD_NAME = "qwen-chat"
+
 # Events that may wait for a slow reader before the thread pauses.
 _WAITING_EVENTS = 256
 
@@ -153,7 +155,7 @@ class Worker:
         self._step_began: float | None = None
         self.broken: str | None = None
         # A daemon: a step that hangs must not keep the program from ending.
-        self._thread = threading.Thread(target=self._main, name="qwen-chat", daemon=True)
+        self._thread = threading.Thread(target=self._main, name=THREAD_NAME, daemon=True)
 
     async def start(self) -> EngineInfo:
         """Load; return what was loaded or raise what ``load`` raised."""
@@ -171,9 +173,11 @@ class Worker:
         return 0.0 if began is None else time.monotonic() - began
 
     async def close(self, patience: float) -> None:
-        """End the thread after its present step; gives up on it after ``patience`` seconds."""
+        """End the thread after its present step; gives up on it after ``patience`` seconds.
+
+        Loading cannot be stopped: it goes on behind us, and ends the thread when it is over."""
         self._work.put(None)
-        if self._thread.ident is not None:
+        if self._thread.ident is not None and self._loaded.done():
             await asyncio.to_thread(self._thread.join, patience)
 
     def _main(self) -> None:

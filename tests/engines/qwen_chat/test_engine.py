@@ -13,6 +13,7 @@ import torch
 from qwen_openai.core import Event, Finish, Job, Message, Sampling, Started, Text, Tool
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.qwen_chat.engine import QwenChatEngine, QwenChatOptions
+from qwen_openai.engines.qwen_chat.worker import THREAD_NAME
 from qwen_openai.errors import (
     ContextLengthExceeded,
     EngineFailed,
@@ -89,7 +90,7 @@ async def test_jobs_beside_each_other_run_one_after_the_other_in_one_thread() ->
         answers = await asyncio.gather(*(collect(engine, job(f"word{n}")) for n in range(5)))
     assert [text_of(events) for events in answers] == [f"word{n} " for n in range(5)]
     assert model.peak == 1
-    assert model.threads == {"qwen-chat"}
+    assert model.threads == {THREAD_NAME}
 
 
 async def test_pieces_of_the_prompt_make_no_events() -> None:
@@ -343,7 +344,7 @@ async def test_closing_fails_who_reads_and_who_waits() -> None:
             await task
     assert engine.health().detail == "closed"
     assert len(model.prompts) == 1
-    assert not any(thread.name == "qwen-chat" for thread in threading.enumerate())
+    assert not any(thread.name == THREAD_NAME for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize(
@@ -365,7 +366,7 @@ async def test_a_model_that_does_not_load_is_one_sentence(error: Exception, mess
     assert not engine.health().ready
 
 
-async def test_leaving_while_it_loads_ends_the_thread_after_the_loading() -> None:
+async def test_leaving_while_it_loads_waits_for_nothing() -> None:
     gate = threading.Event()
 
     def load() -> Scripted:
@@ -375,8 +376,9 @@ async def test_leaving_while_it_loads_ends_the_thread_after_the_loading() -> Non
     engine = QwenChatEngine(load, QwenChatOptions("m"))
     starting = asyncio.create_task(engine.start())
     await until(lambda: engine.health().detail == "loading")
-    threading.Timer(0.05, gate.set).start()
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert not any(thread.name == "qwen-chat" for thread in threading.enumerate())
+    assert engine.health().detail == "closed"
+    gate.set()
+    await until(lambda: all(thread.name != THREAD_NAME for thread in threading.enumerate()))
