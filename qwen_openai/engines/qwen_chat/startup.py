@@ -39,7 +39,7 @@ def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes) -> QwenChat:
     # For tensors on the CPU; torch counts the machine's cores, not the container's.
     torch.set_num_threads(wishes.threads or measure().cores)
     # `serve` shows that it loads; a second bar would be drawn over that.
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it bare
     model = QwenChat.from_pretrained(
         checkpoint.folder, device_map=wishes.device_map, dtype=dtype, home=wishes.home
     )
