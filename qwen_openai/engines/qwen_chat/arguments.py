@@ -60,6 +60,11 @@ def read_arguments(
     )
 
 
+def read_stop_ids(config: object) -> frozenset[int]:
+    """Return only the ids at which a generation config ends an answer. Raises as above."""
+    return _ids("generation_config.eos_token_id", _attribute(config, "eos_token_id")) or frozenset()
+
+
 class _Given:
     """Values by name, read back in their types."""
 
@@ -109,16 +114,19 @@ def _stated(config: object) -> dict[str, object]:
             f" GenerationConfig, or a dict, not {type(config).__name__}"
         )
 
-    def get(name: str) -> object:
-        if isinstance(config, Mapping):
-            return config.get(name)
-        return getattr(config, name, None)
-
     for name, neutral in _NOT_DONE.items():
-        if get(name) not in (None, *neutral):
-            raise ValueError(f"generation_config asks for {name}={get(name)!r}: that is not done")
-    found = {name: reader(f"generation_config.{name}", get(name)) for name, reader in _ITEMS}
+        value = _attribute(config, name)
+        if value not in (None, *neutral):
+            raise ValueError(f"generation_config asks for {name}={value!r}: that is not done")
+    found = {
+        name: reader(f"generation_config.{name}", _attribute(config, name))
+        for name, reader in _READERS.items()
+    }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _attribute(config: object, name: str) -> object:
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
 
 def _stops(stop_words_ids: object, bpe: Bpe) -> tuple[tuple[str, ...], frozenset[int]]:
@@ -233,7 +241,6 @@ _READERS: Mapping[str, _Reader] = {
     "top_k": partial(_whole, least=0),
     "top_p": partial(_real, least=0, most=1),
 }
-_ITEMS = tuple(_READERS.items())
 # What transformers' generate would do, and the values that ask for nothing.
 _NOT_DONE: Mapping[str, tuple[object, ...]] = {
     "bad_words_ids": (),

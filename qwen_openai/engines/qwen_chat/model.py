@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from qwen_openai.adapter.history import from_history
 from qwen_openai.core import Finish, Sampling, Text
-from qwen_openai.engines.qwen_chat.arguments import Arguments, read_arguments
+from qwen_openai.engines.qwen_chat.arguments import Arguments, read_arguments, read_stop_ids
 from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop, first_device
 from qwen_openai.engines.qwen_chat.load import DeviceMap, Dtype, Loaded, load
 from qwen_openai.engines.qwen_chat.reply import Reply, ReplyStream, pieces
@@ -47,6 +47,7 @@ class QwenChat:
     - `chat_stream` honours `do_sample=False`, and takes the arguments that `chat` takes: unknown
       and impossible ones are refused by name when it is called;
     - why an answer ended, and its tokens, can be read (`Reply`, `ReplyStream`);
+    - white space at the ends of a reply stays, in `chat` as in `chat_stream`;
     - beyond the trained length, no request changes another's tokens.
 
     One object may be used by several threads, with several streams open: they take turns, one
@@ -177,7 +178,7 @@ class QwenChat:
         ``prompt`` and ``max_tokens`` fit into ``context``. Stop strings are not looked for. Closing
         the generator frees its memory. Raises EngineFailed.
         """
-        stop = self._stop_ids | read_arguments(self.generation_config, None, {}, self._bpe).stop_ids
+        stop = self._stop_ids | read_stop_ids(self.generation_config)
         tokens = self._loop.run(prompt, sampling, Limits(max_tokens, stop))
         count = 0
         for piece in pieces(tokens, self._bpe, stop, max_tokens):

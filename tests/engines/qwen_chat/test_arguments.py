@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from qwen_openai.core import Sampling
-from qwen_openai.engines.qwen_chat.arguments import Arguments, read_arguments
+from qwen_openai.engines.qwen_chat.arguments import Arguments, read_arguments, read_stop_ids
 from qwen_openai.prompting.bpe import Bpe
 
 
@@ -229,3 +229,18 @@ def test_a_part_of_a_character_is_no_stop_word(read: Read) -> None:
 
 def test_a_padding_token_has_no_effect(read: Read) -> None:
     assert read(QWEN1, pad_token_id=3) == read(QWEN1)
+
+
+@pytest.mark.parametrize(
+    ("config", "ids"),
+    [
+        (None, set()),
+        ({}, set()),
+        ({"eos_token_id": 5, "num_beams": 4}, {5}),
+        (GenerationConfig.from_dict({"eos_token_id": [5, 6], "top_p": 7}), {5, 6}),
+    ],
+    ids=["none", "empty", "dict", "object"],
+)
+def test_the_stop_ids_alone(config: object, ids: set[int]) -> None:
+    """What else is in the config is no concern of a prompt of ids."""
+    assert read_stop_ids(config) == ids

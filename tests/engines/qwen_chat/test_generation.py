@@ -4,10 +4,11 @@ import gc
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import DynamicCache
 
 from qwen_openai.core import Sampling
-from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop
+from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop, first_device
 from qwen_openai.engines.qwen_chat.load import Loaded, load
 
 GREEDY = Sampling(temperature=0)
@@ -67,3 +68,19 @@ def test_a_finished_answer_leaves_nothing(loaded: Loaded) -> None:
 def test_a_prompt_has_tokens(loaded: Loaded) -> None:
     with pytest.raises(ValueError, match="no tokens"):
         list(TokenLoop(loaded.model).run([], GREEDY, Limits(3, frozenset())))
+
+
+@pytest.mark.parametrize(
+    ("places", "device"),
+    [
+        (None, "cpu"),
+        ({"": "cpu"}, "cpu"),
+        ({"model.embed_tokens": "cpu", "model.layers": "cuda:1", "lm_head": "disk"}, "cuda:1"),
+    ],
+)
+def test_ids_go_to_the_first_card(
+    qwen2_folder: Path, places: dict[str, str] | None, device: str
+) -> None:
+    model = load(qwen2_folder, "cpu", "auto", None).model
+    vars(model)["hf_device_map"] = places  # as accelerate leaves it
+    assert first_device(model) == torch.device(device)
