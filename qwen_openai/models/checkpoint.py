@@ -102,7 +102,14 @@ def read_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
     config = read_config(folder)
     raw = _is_raw(config)
     facts = _raw_facts(config) if raw else _marked_facts(config)
-    weight_bytes, dtype = size_and_dtype(find_shards(folder), config)
+    shards = find_shards(folder)
+    if shards.format == "bin" and not raw:
+        raise StartupError(
+            f"{folder} holds its weights as PyTorch pickles (.bin), which are read of a Qwen-1"
+            " alone.",
+            fix="Take the model's safetensors.",
+        )
+    weight_bytes, dtype = size_and_dtype(shards, config)
     _check_tokenizer(folder, VOCABULARY_FILE if raw else "tokenizer.json")
     return Checkpoint(
         name=name or folder.resolve().name,

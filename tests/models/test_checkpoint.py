@@ -111,6 +111,14 @@ def test_weights_in_the_older_format(tmp_path: Path) -> None:
     assert (found.weight_bytes, found.dtype) == (len(raw), "float16")
 
 
+def test_the_older_format_is_read_of_a_qwen1_alone(tmp_path: Path) -> None:
+    folder = _native(tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(StartupError, match="pickles") as caught:
+        read_checkpoint(folder)
+    assert "safetensors" in caught.value.fix
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [

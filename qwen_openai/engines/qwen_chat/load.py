@@ -143,6 +143,7 @@ def _load_native(folder: Path, device_map: DeviceMap, dtype: torch.dtype) -> obj
         device_map=device_map,
         dtype=dtype,
         trust_remote_code=False,
+        use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
     )
