@@ -2,20 +2,16 @@
 
 import asyncio
 import threading
-import unicodedata
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from qwen_openai.core import Job, Message, Sampling, Text, Tool
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.qwen_chat.engine import QwenChatEngine, QwenChatOptions
-from qwen_openai.engines.qwen_chat.foreign_text import Pieces, PromptCounter, Tally
 from qwen_openai.errors import (
     ContextLengthExceeded,
     EngineFailed,
@@ -32,114 +28,7 @@ from tests.engines.contract import (
     text_of,
     until,
 )
-
-Pairs = list[tuple[str, str]]
-
-
-class Letters:
-    """A tokenizer whose tokens are characters; it takes tiktoken's arguments."""
-
-    def encode(
-        self,
-        text: str,
-        allowed_special: object = "all",
-        disallowed_special: object = (),
-    ) -> list[int]:
-        assert allowed_special == set()
-        return [ord(letter) for letter in unicodedata.normalize("NFC", text)]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(map(chr, ids))
-
-
-class Original:
-    """Answers with what ``reply`` makes of the query, character by character, as the original did:
-    arguments checked as there, the caller's lists altered, a cut answer one token short."""
-
-    device = "cuda:0"
-
-    def __init__(self, reply: Callable[[str], str] = lambda query: query) -> None:
-        self.reply = reply
-        self.calls: list[dict[str, object]] = []
-        self.given = 0
-        self.steps: Callable[[], None] = lambda: None
-        self.closed = 0
-
-    def chat(
-        self,
-        tokenizer: Letters,
-        query: str,
-        history: Pairs,
-        system: str = "You are a helpful assistant.",
-        stop_words_ids: list[list[int]] | None = None,
-        **kwargs: object,
-    ) -> tuple[str, Pairs]:
-        criteria = kwargs.pop("stopping_criteria", [])
-        assert isinstance(criteria, list)
-        limit = self._check(query, history, system, stop_words_ids, kwargs)
-        made, whole = "", self.reply(query)
-        for letter in whole[:limit]:
-            self._step()
-            made += letter
-            if any(criterion([[1]], None) for criterion in criteria):
-                break
-        # Without its stop token the reply loses the last one.
-        reply = made if len(whole) < limit else made[:-1]
-        history.append((query, reply))
-        return reply, history
-
-    def chat_stream(
-        self,
-        tokenizer: Letters,
-        query: str,
-        history: Pairs,
-        system: str = "You are a helpful assistant.",
-        stop_words_ids: list[list[int]] | None = None,
-        **kwargs: object,
-    ) -> Iterator[str]:
-        limit = self._check(query, history, system, stop_words_ids, kwargs)
-        whole = self.reply(query)
-        try:
-            for count in range(1, min(len(whole), limit) + 1):
-                self._step()
-                yield whole[:count]
-            if len(whole) < limit:
-                yield whole  # the stop token, which shows nothing
-        finally:
-            self.closed += 1
-
-    def _step(self) -> None:
-        self.given += 1
-        self.steps()
-
-    def _check(
-        self,
-        query: str,
-        history: Pairs,
-        system: str,
-        stop_words_ids: list[list[int]] | None,
-        kwargs: dict[str, object],
-    ) -> int:
-        assert isinstance(history, list)
-        assert stop_words_ids == []
-        stop_words_ids += [[151645], [151644]]
-        for text in (query, system, *(text for pair in history for text in pair)):
-            assert unicodedata.is_normalized("NFC", text)
-        limit = kwargs["max_new_tokens"]
-        assert isinstance(limit, int)
-        assert set(kwargs) == {
-            "max_new_tokens",
-            "temperature",
-            "top_p",
-            "top_k",
-            "repetition_penalty",
-        }
-        for name in ("temperature", "top_p", "repetition_penalty"):
-            value = kwargs[name]
-            assert isinstance(value, float)
-            assert value > 0
-        self.calls.append({"query": query, "history": list(history), "system": system, **kwargs})
-        return limit
+from tests.engines.qwen_chat.original import Letters, Original
 
 
 @asynccontextmanager
@@ -377,45 +266,3 @@ async def test_a_lone_surrogate_is_refused_before_the_model_sees_it() -> None:
     async with running(Original()) as engine:
         with pytest.raises(InvalidRequest, match="surrogate"):
             await collect(engine, job("\ud800"))
-
-
-@given(st.lists(st.text(max_size=30)))
-def test_pieces_of_a_growing_text_add_up(parts: list[str]) -> None:
-    pieces, whole, seen = Pieces(), "", ""
-    for part in parts:
-        whole += part
-        seen += pieces.feed(whole)
-    assert seen == whole.rstrip("\ufffd")
-
-
-@given(st.lists(st.text(max_size=2000), max_size=8), st.integers(1, 3000))
-def test_a_tally_is_what_the_whole_text_counts(parts: list[str], limit: int) -> None:
-    class Words:
-        def encode(self, text: str) -> list[int]:
-            return [0] * len(text)
-
-    tally = Tally(Words(), limit)
-    added = [tally.add(part) for part in parts]
-    assert sum(added) == tally.total == min(len("".join(parts)), limit)
-
-
-def test_a_long_answer_is_counted_in_pieces() -> None:
-    longest = 0
-
-    class Words:
-        def encode(self, text: str) -> list[int]:
-            nonlocal longest
-            longest = max(longest, len(text))
-            return [0] * len(text.split())
-
-    tally = Tally(Words(), 10**6)
-    for number in range(3000):
-        tally.add(f" word{number}")
-    assert tally.total == 3000
-    assert longest < 1100
-
-
-def test_a_prompt_over_its_limit_is_not_counted_to_its_end() -> None:
-    counter = PromptCounter(Letters())
-    assert len(counter.render((Message("user", "a"),))) > 10
-    assert counter.token_id("<|im_end|>") is None

@@ -18,7 +18,6 @@ import qwen_openai
 from qwen_openai import QwenChat
 from qwen_openai.core import Finish, Message, Sampling
 from qwen_openai.engines.qwen_chat.reply import Reply
-from tests.engines.qwen_chat.tiny import MODELS
 
 GREEDY = SimpleNamespace(do_sample=False, max_new_tokens=12)
 Ask = Callable[..., object]
@@ -361,30 +360,6 @@ def test_several_threads(chats: QwenChat) -> None:
     for thread in threads:
         thread.join(60)
     assert got == expected
-
-
-def test_qwen3(qwen3_folder: Path) -> None:
-    model = QwenChat.from_pretrained(qwen3_folder)
-    assert model.config.model_type == "qwen3"
-    reply, history = model.chat(None, "hello", do_sample=False, max_new_tokens=8)
-    assert history == [("hello", reply)]
-    assert last(model.chat_stream(None, "hello", do_sample=False, max_new_tokens=8)) == reply
-
-
-@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
-def test_the_same_tokens_as_transformers(kind: str, qwen2_folder: Path, qwen3_folder: Path) -> None:
-    folder = {"qwen2": qwen2_folder, "qwen3": qwen3_folder}[kind]
-    model = QwenChat.from_pretrained(folder)
-    prompt = model.renderer.render([Message("user", "hello")])
-    greedy = {"max_new_tokens": 20, "repetition_penalty": 1.2, "do_sample": False}
-    stock = MODELS[kind].from_pretrained(folder)
-    theirs = stock.generate(  # type: ignore[misc]  # its types do not know its own mixin
-        torch.tensor([prompt]),
-        attention_mask=torch.ones((1, len(prompt)), dtype=torch.long),
-        generation_config=GenerationConfig.from_dict(greedy),
-    )[0, len(prompt) :]
-    ours, _ = model.chat(None, "hello", do_sample=False, max_new_tokens=20, repetition_penalty=1.2)
-    assert list(ours.token_ids) == theirs.tolist()[: len(ours.token_ids)]
 
 
 def test_the_templates_own_system_is_the_default(chats: QwenChat) -> None:
