@@ -159,7 +159,7 @@ class ReactCalls:
             self._raw.append(label.value)
             self._state, self._name = _State.NAME, ""
             self._certain = self._labelled or not self._wrote
-        elif label is Label.OBSERVATION or self.calls:
+        elif label is Label.OBSERVATION or (self.calls and label is not Label.INPUT):
             self._end(drop_thought=label is Label.ANSWER)
         elif label is not Label.ANSWER:
             self._on_text(label.value)
