@@ -18,8 +18,9 @@ from qwen_openai.engines.qwen_chat.jobs import LocalModel, answerer, describe
 from qwen_openai.engines.qwen_chat.worker import Answer, Loaded, Worker
 from qwen_openai.errors import ApiError, EngineUnavailable, StartupError
 
-# Seconds that a step, or the loading, may take to end when the engine is closed.
-_CLOSE_PATIENCE = 10.0
+# Seconds that the present step may take to end when the engine is closed. With the moment that the
+# server gives to clients, a drain timeout of 0 still ends within four.
+_CLOSE_PATIENCE = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class QwenChatEngine:
     async def start(self) -> None:
         """Load the model. Raises StartupError."""
         self._state = "loading"
-        self._worker = Worker(self._loaded)
+        self._worker = Worker(self._loaded, self._options.stall_timeout)
         try:
             self._info = await self._worker.start()
         except BaseException:
@@ -80,7 +81,8 @@ class QwenChatEngine:
         self._state = "ready"
 
     async def aclose(self) -> None:
-        """Fail what is in flight and free the model."""
+        """Fail what is in flight and free the model. Returns after a bounded time, even when a step
+        does not end: its thread is left behind then."""
         self._state = "closed"
         for answer in self._answers:
             answer.leave(EngineUnavailable("The server is stopping.", retry_after=5))
@@ -89,15 +91,12 @@ class QwenChatEngine:
             await worker.close(_CLOSE_PATIENCE)
 
     def health(self) -> Health:
-        """Not ready while loading, closed, stalled, or with a device that is broken."""
+        """Not ready while loading, closed or hung, and with a device or thread that is broken."""
         worker = self._worker
         if worker is None or self._state != "ready":
             return Health(False, self._state)
-        if worker.broken is not None:
-            return Health(False, worker.broken)
-        if worker.step_seconds() > self._options.stall_timeout:
-            return Health(False, f"no progress for {self._options.stall_timeout:g} seconds")
-        return Health(True, "ready")
+        unfit = worker.unfit()
+        return Health(True, "ready") if unfit is None else Health(False, unfit)
 
     def info(self) -> EngineInfo:
         if self._info is None:
@@ -106,11 +105,12 @@ class QwenChatEngine:
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """Run one choice of a job. Raises ContextLengthExceeded and InvalidRequest of the prompt,
-        EngineUnavailable while not ready, EngineFailed when the model breaks.
+        EngineUnavailable while not ready, EngineFailed when the model breaks or hangs.
 
-        However it ends, it ends only when the thread works for the job no more."""
+        However it ends, it ends only when the thread works for the job no more, unless the thread
+        hangs."""
         worker = self._require_ready()
-        answer = Answer()
+        answer = Answer(worker.hopeless)
         self._answers.add(answer)
         worker.submit(job, answer)
         try:
@@ -127,13 +127,16 @@ class QwenChatEngine:
 
     async def _leave(self, answer: Answer) -> None:
         answer.leave()
-        self._answers.discard(answer)
-        await answer.settled()
+        try:
+            await answer.settled()
+        finally:
+            self._answers.discard(answer)
 
     def _require_ready(self) -> Worker:
         health, worker = self.health(), self._worker
         if worker is None or not health.ready:
-            raise EngineUnavailable(f"The engine is not ready: {health.detail}.", retry_after=5)
+            detail = health.detail.rstrip(".")
+            raise EngineUnavailable(f"The engine is not ready: {detail}.", retry_after=5)
         return worker
 
     def _loaded(self) -> Loaded:

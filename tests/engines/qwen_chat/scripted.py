@@ -11,7 +11,7 @@ from qwen_openai.prompting.renderer import Tokenised
 
 QWEN1 = Qwen1Facts(seq_length=1024, use_dynamic_ntk=False, use_logn_attn=False)
 
-Step = str | Exception | threading.Event | None
+Step = str | BaseException | threading.Event | None
 """Give a token, raise, wait for an event, or (None) read a piece of the prompt."""
 
 
@@ -108,7 +108,7 @@ class Scripted:
         query = self.prompts[-1].split("<turn>")[-2]
         count = 0
         for step in self.script(query):
-            if isinstance(step, Exception):
+            if isinstance(step, BaseException):
                 raise step
             if isinstance(step, threading.Event):
                 assert step.wait(30)
