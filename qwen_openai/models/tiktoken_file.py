@@ -23,6 +23,8 @@ from qwen_openai.models.tokenizer_file import (
 from qwen_openai.prompting.bpe import MAX_TOKEN_BYTES
 
 VOCABULARY_FILE = "qwen.tiktoken"
+# How many tokens each published one has; the ids of the control tokens hang on it.
+RANKS = 151_643
 
 # What follows the ranks, in this order: Qwen-1's control tokens, none of which text can make.
 CONTROL_TOKENS = (
@@ -34,12 +36,16 @@ CONTROL_TOKENS = (
 _MOST_BYTES = 64 * 2**20
 
 
-def build_from_tiktoken(path: Path) -> bytes:
+def build_from_tiktoken(path: Path, expected: int | None = None) -> bytes:
     """Return the bytes of the `tokenizer.json` that says the same as the ranks in ``path``.
 
-    Raises StartupError when the file cannot be read or is not a whole set of ranks.
+    ``expected`` is how many ranks there must be; None: any number. Raises StartupError when the
+    file cannot be read or is not a whole set of ranks.
     """
     ranks = _read(path)
+    # One that was cut at a line end is a sound vocabulary of another model.
+    if expected is not None and len(ranks) != expected:
+        raise _bad(path, f"it has {len(ranks)} tokens, and a Qwen-1's has {expected}")
     letters = byte_letter_table()
 
     def spelt(token: bytes) -> str:

@@ -11,14 +11,15 @@ from tiktoken.load import load_tiktoken_bpe
 from tokenizers import Tokenizer, normalizers
 
 from qwen_openai.errors import StartupError
-from qwen_openai.models.tiktoken_file import CONTROL_TOKENS, build_from_tiktoken
+from qwen_openai.models.tiktoken_file import CONTROL_TOKENS, RANKS, build_from_tiktoken
 from qwen_openai.models.tokenizer_file import QWEN2_PATTERN
 from tests.models.qwen1 import tiny_qwen1
 
 
 @pytest.fixture(scope="module")
 def document(shared: Path) -> str:
-    return build_from_tiktoken(shared / "golden/qwen1/checkpoint/qwen.tiktoken").decode()
+    path = shared / "golden/qwen1/checkpoint/qwen.tiktoken"
+    return build_from_tiktoken(path, RANKS).decode()
 
 
 def _plain(full: Tokenizer) -> Tokenizer:
@@ -111,6 +112,18 @@ def test_a_file_that_is_no_vocabulary(tmp_path: Path, content: bytes, reason: st
     path.write_bytes(content)
     with pytest.raises(StartupError, match=reason):
         build_from_tiktoken(path)
+
+
+def test_a_file_of_another_length(tmp_path: Path) -> None:
+    """Cut at a line end it is sound, and every control token has another id."""
+    path = tmp_path / "qwen.tiktoken"
+    path.write_bytes(_WHOLE)
+    assert build_from_tiktoken(path) == build_from_tiktoken(path, tiny_qwen1.RANKS)
+    with pytest.raises(
+        StartupError, match=r"has 259 tokens, and a Qwen-1's has 151643\.$"
+    ) as caught:
+        build_from_tiktoken(path, RANKS)
+    assert "again" in caught.value.fix
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

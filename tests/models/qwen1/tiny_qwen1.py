@@ -1,13 +1,19 @@
 """A Qwen-1 directory of a few kilobytes with random weights, as bytes by file name; no torch."""
 
 import base64
+import itertools
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 
+from qwen_openai.models import tiktoken_file
+
 HIDDEN, HEADS, LAYERS, INNER, VOCABULARY = 8, 2, 2, 6, 512
+MERGES = (b"ab", b"abc", b"  ")
+RANKS = 256 + len(MERGES)  # of the vocabulary, where nothing else is said
 
 CONFIG: dict[str, object] = {
     "architectures": ["QWenLMHeadModel"],
@@ -34,7 +40,7 @@ CONFIG: dict[str, object] = {
 Tensors = Mapping[str, tuple[str, tuple[int, ...], bytes]]
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
+def shapes(vocabulary: int = VOCABULARY) -> dict[str, tuple[int, ...]]:
     """The tensors of the model, in the order of its layers."""
     layer = {
         "ln_1.weight": (HIDDEN,),
@@ -47,23 +53,25 @@ def shapes() -> dict[str, tuple[int, ...]]:
         "mlp.c_proj.weight": (HIDDEN, INNER),
     }
     return (
-        {"transformer.wte.weight": (VOCABULARY, HIDDEN)}
+        {"transformer.wte.weight": (vocabulary, HIDDEN)}
         | {
             f"transformer.h.{number}.{name}": shape
             for number in range(LAYERS)
             for name, shape in layer.items()
         }
-        | {"transformer.ln_f.weight": (HIDDEN,), "lm_head.weight": (VOCABULARY, HIDDEN)}
+        | {"transformer.ln_f.weight": (HIDDEN,), "lm_head.weight": (vocabulary, HIDDEN)}
     )
 
 
-def tensors(dtype: str = "BF16") -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+def tensors(
+    dtype: str = "BF16", vocabulary: int = VOCABULARY
+) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     """Random bytes in each tensor: they need not be numbers of any use to be moved about."""
     size = {"BF16": 2, "F16": 2, "F32": 4, "I8": 1}[dtype]
     source = random.Random(1)
     return {
         name: (dtype, shape, source.randbytes(size * prod(shape)))
-        for name, shape in shapes().items()
+        for name, shape in shapes(vocabulary).items()
     }
 
 
@@ -78,7 +86,23 @@ def safetensors(content: Tensors) -> bytes:
     return len(start).to_bytes(8, "little") + start + b"".join(raw for *_, raw in content.values())
 
 
-def tiktoken(merges: tuple[bytes, ...] = (b"ab", b"abc", b"  ")) -> bytes:
+@lru_cache
+def published_size() -> bytes:
+    """A vocabulary of as many tokens as Qwen-1's: all bytes, all pairs of them, and triples."""
+    pairs = itertools.product(range(256), repeat=2)
+    triples = itertools.product(range(256), repeat=3)
+    longer = map(bytes, itertools.chain(pairs, triples))
+    return tiktoken(itertools.islice(longer, tiktoken_file.RANKS - 256))
+
+
+def whole(shards: int = 1) -> dict[str, bytes]:
+    """The files of a directory whose vocabulary has the published size, as all of ours ask."""
+    rows = 151_936
+    made = files(tensors(vocabulary=rows), shards, {"vocab_size": rows})
+    return made | {"qwen.tiktoken": published_size()}
+
+
+def tiktoken(merges: Iterable[bytes] = MERGES) -> bytes:
     """A vocabulary of all bytes and a few longer tokens."""
     ranks = [*(bytes([byte]) for byte in range(256)), *merges]
     lines = (base64.b64encode(token) + f" {rank}\n".encode() for rank, token in enumerate(ranks))
