@@ -5,7 +5,11 @@ as `convert` writes it, and Qwen1.5, 2, 2.5 and 3 as published. Everything the f
 checked. Knows nothing of downloading (`store`), of devices or of prompts.
 """
 
+import atexit
 import os
+import re
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +20,12 @@ from qwen_openai.models import layout
 from qwen_openai.models.describe import CHATML_TEMPLATE, write_whole
 from qwen_openai.models.document import AGAIN, Document, read_document
 from qwen_openai.models.shards import find_shards, size_and_dtype
-from qwen_openai.models.tiktoken_file import VOCABULARY_FILE, build_from_tiktoken
+from qwen_openai.models.tiktoken_file import (
+    CONTROL_TOKENS,
+    RANKS,
+    VOCABULARY_FILE,
+    build_from_tiktoken,
+)
 
 CONFIG_FILE = "config.json"
 # The key in config.json by which a converted directory is known; see `qwen1.config`.
@@ -38,8 +47,15 @@ _NATIVE_TYPES = ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe")
 _OTHERWISE = (
     "Use a Qwen-7B-Chat, a Qwen1.5, Qwen2, Qwen2.5 or Qwen3 directory for text, or a GGUF file."
 )
-# Raise it when the same qwen.tiktoken is to give another tokenizer.json.
-_TOKENIZER_FORMAT = 1
+# Raise it when the same qwen.tiktoken is to give another tokenizer.json, or to be refused.
+_TOKENIZER_FORMAT = 2
+# Buffers that older versions of Qwen-1's code saved along; they are computed, not learnt.
+_BUFFER = re.compile(
+    r"transformer\.(?:h\.\d+\.attn\.)?"
+    r"(?:bias|masked_bias|logn_tensor|rotary_emb\.inv_freq|rotary_emb\.ntk_alphas?)"
+)
+# What transformers takes for a Qwen that states none.
+_VOCABULARY = 151_936
 _MOST_TOKENS = 2**27
 _MOST_LAYERS = 4096
 _MOST_WIDTH = 2**24
@@ -109,7 +125,9 @@ def read_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
             " alone.",
             fix="Take the model's safetensors.",
         )
-    weight_bytes, dtype = size_and_dtype(shards, config)
+    weight_bytes, dtype = size_and_dtype(
+        shards, config, lambda tensor: not (raw and is_computed(tensor))
+    )
     _check_tokenizer(folder, VOCABULARY_FILE if raw else "tokenizer.json")
     return Checkpoint(
         name=name or folder.resolve().name,
@@ -117,7 +135,7 @@ def read_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
         raw=raw,
         qwen1=facts,
         context_length=_context_length(config, facts),
-        kv_values_per_token=_kv_values(config),
+        kv_values_per_token=_kv_values(config, raw),
         weight_bytes=weight_bytes,
         dtype=dtype,
     )
@@ -131,33 +149,88 @@ def asks_for_code(folder: Path) -> bool:
         return False
 
 
-def tokenizer_file(checkpoint: Checkpoint, home: Path | None = None) -> Path:
+def is_computed(tensor: str) -> bool:
+    """Whether a tensor of a Qwen-1, by its name, is a buffer: no weight, of whatever type."""
+    return _BUFFER.fullmatch(tensor) is not None
+
+
+def tokenizer_file(checkpoint: Checkpoint, home: Path | None = None, *, ranks: int = RANKS) -> Path:
     """Return the checkpoint's `tokenizer.json`: its own, or, for a Qwen-1 as published, the one
     made of `qwen.tiktoken` below the cache folder ``home``, once.
 
-    Raises StartupError when it cannot be made or written.
+    Without a ``home`` it is that of QWEN_OPENAI_HOME, else the user's cache; and where that cannot
+    be written, the file is this process's own, gone when it ends. ``ranks`` is how many tokens
+    `qwen.tiktoken` must have. Raises StartupError when the tokenizer cannot be read, made or
+    written, and when it has tokens that the model has no row for.
     """
     if not checkpoint.raw:
-        return checkpoint.folder / "tokenizer.json"
+        own = checkpoint.folder / "tokenizer.json"
+        check_rows(read_document(checkpoint.folder / CONFIG_FILE), own, _most_id(own))
+        return own
     vocabulary = (checkpoint.folder / VOCABULARY_FILE).resolve()
-    root = home or layout.default_home()
+    config = read_document(checkpoint.folder / CONFIG_FILE)
+    check_rows(config, vocabulary, ranks + len(CONTROL_TOKENS) - 1)
+    root = home or layout.stated_home()
     try:
-        folder = layout.local_folder(vocabulary, root)
-        made = folder / f"tokenizer.{_TOKENIZER_FORMAT}.json"
-        if made.is_file():
-            return made
-        lock = layout.lock_file(folder, root)
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
-            if not made.is_file():
-                content = build_from_tiktoken(vocabulary)
-                folder.mkdir(parents=True, exist_ok=True)
-                write_whole(made, content)
-                layout.drop_older(folder)
+        return _kept_tokenizer(vocabulary, root, ranks)
     except OSError as exc:
+        if home is None:
+            return _own_tokenizer(vocabulary, ranks)
         raise StartupError(
             f"The tokenizer made of {vocabulary} cannot be kept in {root}: {exc.strerror or exc}.",
             fix="Make room there, or set QWEN_OPENAI_HOME to a directory you may write to.",
+        ) from exc
+
+
+def check_rows(config: Document, tokenizer: Path, most_id: int) -> None:
+    """Raise StartupError unless the model has a row for each id up to ``most_id``."""
+    rows = config.whole("vocab_size", _VOCABULARY)
+    if most_id >= rows:
+        config.refuse(
+            f"its vocab_size is {rows}, too few for {tokenizer.name}, whose ids go up to {most_id}"
+        )
+
+
+def _most_id(tokenizer: Path) -> int:
+    """Return the highest id in a `tokenizer.json`; -1 where none is stated as BPE states it."""
+    document = read_document(tokenizer)
+    model, added = document.within("model"), document.values.get("added_tokens")
+    tokens = model and model.within("vocab")
+    ids = list(tokens.values.values()) if tokens else []
+    if isinstance(added, list):
+        ids += [each.get("id") for each in added if isinstance(each, dict)]
+    return max((each for each in ids if isinstance(each, int)), default=-1)
+
+
+def _kept_tokenizer(vocabulary: Path, home: Path, ranks: int) -> Path:
+    """Return the tokenizer out of the cache, put there unless it is. Raises OSError."""
+    folder = layout.local_folder(vocabulary, home)
+    made = folder / f"tokenizer.{_TOKENIZER_FORMAT}.json"
+    if made.is_file():
+        return made
+    lock = layout.lock_file(folder, home)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        if not made.is_file():
+            content = build_from_tiktoken(vocabulary, ranks)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(made, content)
+            layout.drop_older(folder)
+    return made
+
+
+def _own_tokenizer(vocabulary: Path, ranks: int) -> Path:
+    """Return the tokenizer in a folder that goes with this process. Raises StartupError."""
+    content = build_from_tiktoken(vocabulary, ranks)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="qwen-openai-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        made = folder / "tokenizer.json"
+        write_whole(made, content)
+    except OSError as exc:
+        raise StartupError(
+            f"The tokenizer made of {vocabulary} can be kept nowhere: {exc.strerror or exc}.",
+            fix="Make room, or set QWEN_OPENAI_HOME to a directory you may write to.",
         ) from exc
     return made
 
@@ -256,14 +329,16 @@ def _context_length(config: Document, facts: Qwen1Facts | None) -> int:
     return max(stated, facts.seq_length)
 
 
-def _kv_values(config: Document) -> int:
+def _kv_values(config: Document, raw: bool) -> int:
     """Keys and values of one token, counted in numbers, over all layers."""
     layers = config.whole("num_hidden_layers", most=_MOST_LAYERS)
     heads = config.whole("num_attention_heads", most=_MOST_WIDTH)
     hidden = config.whole("hidden_size", most=_MOST_WIDTH)
     if hidden % heads:
         config.refuse(f"its hidden_size {hidden} is not a multiple of its {heads} heads")
-    width = config.whole("kv_channels", config.whole("head_dim", hidden // heads, most=_MOST_WIDTH))
+    if raw:  # no wider or narrower head can be; see `qwen1.config`
+        return 2 * layers * hidden
+    width = config.whole("head_dim", hidden // heads, most=_MOST_WIDTH)
     kv_heads = config.whole("num_key_value_heads", heads, most=heads)
     return 2 * layers * kv_heads * width
 

@@ -36,6 +36,16 @@ def default_home(environ: Mapping[str, str] | None = None, platform: str = sys.p
     return caches / "qwen-openai"
 
 
+def stated_home(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the cache folder that the environment states, in QWEN_OPENAI_HOME, else the default.
+
+    For those whom no settings tell: a program that uses the library, above all.
+    """
+    environ = os.environ if environ is None else environ
+    stated = environ.get("QWEN_OPENAI_HOME")
+    return (Path(stated) if stated else default_home(environ)).expanduser().absolute()
+
+
 def folder_of(ref: CatalogueRef | RepositoryRef, home: Path) -> Path:
     """Return the folder that the model has, or would have."""
     if isinstance(ref, CatalogueRef):

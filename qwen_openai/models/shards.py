@@ -7,7 +7,7 @@ transformers writes them.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -149,9 +149,12 @@ def _numbers(value: object) -> tuple[int, ...] | None:
     return tuple(value)
 
 
-def size_and_dtype(shards: Shards, config: Document) -> tuple[int, str]:
+def size_and_dtype(
+    shards: Shards, config: Document, is_weight: Callable[[str], bool] = lambda _: True
+) -> tuple[int, str]:
     """Return the bytes of the weights, and the type that most of them have: "bfloat16", "float16"
     or "float32". Of pickles, which tell nothing unread, the files' size and the config's word.
+    Tensors whose name ``is_weight`` denies are not counted.
 
     Raises StartupError for weights of another type.
     """
@@ -159,8 +162,9 @@ def size_and_dtype(shards: Shards, config: Document) -> tuple[int, str]:
         return sum(file.stat().st_size for file in shards.files), stated_dtype(config)
     counted: Counter[str] = Counter()
     for file in shards.files:
-        for stored in read_header(file).values():
-            counted[stored.dtype] += stored.end - stored.begin
+        for name, stored in read_header(file).items():
+            if is_weight(name):
+                counted[stored.dtype] += stored.end - stored.begin
     most = counted.most_common(1)[0][0] if counted else "none"
     if most not in DTYPES:
         raise StartupError(

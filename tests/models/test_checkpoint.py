@@ -1,6 +1,9 @@
 """Directories of weights: recognised, measured, or refused in one sentence."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -187,16 +190,16 @@ def test_a_later_generation_without_tokenizer(tmp_path: Path) -> None:
 def test_the_tokenizer_is_made_once(tmp_path: Path) -> None:
     found = read_checkpoint(tiny_qwen1.write(tmp_path / "model", tiny_qwen1.files()))
     home = tmp_path / "home"
-    made = tokenizer_file(found, home)
+    made = tokenizer_file(found, home, ranks=tiny_qwen1.RANKS)
     assert made.is_relative_to(home)
     assert Tokenizer.from_file(str(made)).encode("abcab").ids == [257, 256]
     written = made.stat().st_mtime_ns
-    assert tokenizer_file(found, home) == made
+    assert tokenizer_file(found, home, ranks=tiny_qwen1.RANKS) == made
     assert made.stat().st_mtime_ns == written
 
     # Another vocabulary is another tokenizer, and the first one is not kept.
     (found.folder / "qwen.tiktoken").write_bytes(tiny_qwen1.tiktoken(merges=(b"bc",)))
-    other = tokenizer_file(found, home)
+    other = tokenizer_file(found, home, ranks=257)
     assert Tokenizer.from_file(str(other)).encode("abc").ids == [ord("a"), 256]
     assert not made.exists()
 
@@ -206,4 +209,89 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.write_text("a file")
     with pytest.raises(StartupError, match="cannot be kept"):
-        tokenizer_file(found, home)
+        tokenizer_file(found, home, ranks=tiny_qwen1.RANKS)
+
+
+def test_without_a_home_the_environment_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = read_checkpoint(tiny_qwen1.write(tmp_path / "model", tiny_qwen1.files()))
+    monkeypatch.setenv("QWEN_OPENAI_HOME", str(tmp_path / "home"))
+    made = tokenizer_file(found, ranks=tiny_qwen1.RANKS)
+    assert made == tokenizer_file(found, tmp_path / "home", ranks=tiny_qwen1.RANKS)
+
+
+def test_without_a_home_that_can_be_written_the_tokenizer_goes_with_the_process(
+    tmp_path: Path,
+) -> None:
+    folder = tiny_qwen1.write(tmp_path / "model", tiny_qwen1.files())
+    (tmp_path / "home").write_text("a file")
+    (tmp_path / "tmp").mkdir()
+    program = f"""
+from pathlib import Path
+from tokenizers import Tokenizer
+from qwen_openai.models.checkpoint import read_checkpoint, tokenizer_file
+made = tokenizer_file(read_checkpoint(Path({str(folder)!r})), ranks={tiny_qwen1.RANKS})
+print(made, Tokenizer.from_file(str(made)).encode("abcab").ids, oct(made.parent.stat().st_mode))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ
+        | {"QWEN_OPENAI_HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path / "tmp"))
+    assert done.stdout.endswith(" [257, 256] 0o40700\n")
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_vocabulary_that_was_cut_is_refused(tmp_path: Path) -> None:
+    files = tiny_qwen1.whole()
+    lines = files["qwen.tiktoken"].splitlines(keepends=True)
+    cut = b"".join(lines[:75_000])
+    found = read_checkpoint(tiny_qwen1.write(tmp_path / "m", files | {"qwen.tiktoken": cut}))
+    with pytest.raises(StartupError, match=r"qwen\.tiktoken .* 75000 tokens, .* 151643"):
+        tokenizer_file(found, tmp_path / "home")
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_token_without_a_row(tmp_path: Path, is_made: bool) -> None:
+    """A Qwen-1's 208 control tokens included, whether or not the tokenizer is in the cache."""
+    folder = tiny_qwen1.write(tmp_path / "model", tiny_qwen1.files(config={"vocab_size": 467}))
+    found, home = read_checkpoint(folder), tmp_path / "home"
+    if is_made:
+        tokenizer_file(found, home, ranks=tiny_qwen1.RANKS)
+    config = json.dumps(tiny_qwen1.CONFIG | {"vocab_size": 466})
+    (folder / "config.json").write_text(config)
+    with pytest.raises(StartupError, match=r"vocab_size is 466, .* ids go up to 466"):
+        tokenizer_file(found, home, ranks=tiny_qwen1.RANKS)
+
+
+_BPE = {"model": {"vocab": {"a": 0, "b": 5}}, "added_tokens": [{"id": 7, "content": "<|im_end|>"}]}
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "rows", "reason"),
+    [
+        (_BPE, 8, None),
+        (_BPE, 7, "ids go up to 7"),
+        ({"model": {"vocab": {"a": 8}}}, 8, "ids go up to 8"),
+        ({"model": {"vocab": {"a": 151_935}}}, None, None),
+        ({"model": {"vocab": {"a": 151_936}}}, None, "ids go up to 151936"),
+        ({"model": {"vocab": [["a", -1.0]]}, "added_tokens": [7, {"id": "7"}]}, 1, None),
+        ([], 1, "no JSON object"),
+    ],
+)
+def test_a_token_without_a_row_of_a_later_generation(
+    tmp_path: Path, tokenizer: object, rows: int | None, reason: str | None
+) -> None:
+    found = read_checkpoint(_native(tmp_path / "model", vocab_size=rows))
+    (found.folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    if reason is None:
+        assert tokenizer_file(found) == found.folder / "tokenizer.json"
+    else:
+        with pytest.raises(StartupError, match=reason):
+            tokenizer_file(found)

@@ -42,7 +42,7 @@ def test_pull_of_weights_that_ask_for_code_says_so(
     program: typer.Typer, hub: StandIn, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QWEN_OPENAI_HOME", str(home))
-    hub.repositories["org/name"] = {"master": tiny_qwen1.files()}
+    hub.repositories["org/name"] = {"master": tiny_qwen1.whole()}
     result = CliRunner().invoke(program, ["pull", "org/name"])
     assert result.exit_code == 0, result.output
     first, second = result.stdout.splitlines()

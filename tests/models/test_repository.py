@@ -21,7 +21,7 @@ _CHAT = "Qwen/Qwen-7B-Chat"
 @pytest.fixture
 def chat_files() -> dict[str, bytes]:
     """A repository as Qwen's first ones are: no GGUF in it, code and pictures, two formats."""
-    return tiny_qwen1.files(shards=2) | {
+    return tiny_qwen1.whole(shards=2) | {
         "README.md": b"# Qwen",
         "modeling_qwen.py": b"raise SystemExit('this was run')",
         "pytorch_model-00001-of-00001.bin": b"not needed",
@@ -98,7 +98,7 @@ def test_one_file_that_is_no_model(
 
 
 def test_a_folder_of_weights_is_used_in_place(home: Path, tmp_path: Path, told: Told) -> None:
-    folder = tiny_qwen1.write(tmp_path / "my-qwen", tiny_qwen1.files())
+    folder = tiny_qwen1.write(tmp_path / "my-qwen", tiny_qwen1.whole())
     before = sorted(folder.iterdir())
     found = Store(home).pull(str(folder), PullOptions(offline=True), told)
     assert isinstance(found, Checkpoint)
@@ -111,7 +111,7 @@ def test_a_folder_of_weights_is_used_in_place(home: Path, tmp_path: Path, told: 
 
 
 def test_a_folder_of_weights_that_is_not_complete(home: Path, tmp_path: Path, told: Told) -> None:
-    folder = tiny_qwen1.write(tmp_path / "my-qwen", tiny_qwen1.files(shards=2))
+    folder = tiny_qwen1.write(tmp_path / "my-qwen", tiny_qwen1.whole(shards=2))
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert Store(home).locate(str(folder)) is None
     with pytest.raises(StartupError, match=r"missing \(model-00002"):
@@ -162,7 +162,7 @@ def test_without_a_revision_the_only_one_pulled_is_found(
 
 
 def test_a_killed_snapshot_goes_on(hub: StandIn, home: Path, tmp_path: Path, told: Told) -> None:
-    files = tiny_qwen1.files() | {"big.json": tiny.gguf(size=5 * _MIB)}
+    files = tiny_qwen1.whole() | {"big.json": tiny.gguf(size=5 * _MIB)}
     hub.repositories[_CHAT] = {"master": files}
     hub.hold, hub.hold_after = "big", 3 * _MIB
     with puller.start(puller.Job(_CHAT, (), stop_at=2 * _MIB), home, tmp_path) as process:
