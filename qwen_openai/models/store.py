@@ -134,10 +134,11 @@ class Store:
         folder = layout.folder_of(ref, self.home)
         if isinstance(ref, RepositoryRef) and ref.revision is None and not folder.exists():
             ending = folder.name.removeprefix(DEFAULT_REVISION)
+            repository = layout.repository_folder(ref, self.home)
             pulled = [
                 each
-                for each in layout.repository_folder(ref, self.home).glob(f"*{ending}")
-                if ending or "+" not in each.name
+                for each in (repository.iterdir() if repository.is_dir() else ())
+                if (each.name.endswith(ending) if ending else "+" not in each.name)
             ]
             if len(pulled) == 1:
                 return pulled[0]
