@@ -7,7 +7,7 @@ Source of the format: the README of the safetensors project.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
+from qwen_openai.errors import StartupError
+from qwen_openai.models.document import AGAIN
 from qwen_openai.models.qwen1.mapping import Renamed
 from qwen_openai.models.qwen1.weights import load_pickle
 from qwen_openai.models.shards import DTYPES, ITEM_BYTES, Shards, Stored, damaged, read_header
@@ -42,16 +44,31 @@ class Source(Protocol):
 
 
 @contextmanager
-def open_source(file: Path, shards: Shards) -> Iterator[Source]:
-    """Open one of the files of a checkpoint. Raises StartupError when it is damaged or refused."""
+def reading(path: Path) -> Iterator[None]:
+    """Raise StartupError, naming ``path``, where it cannot be read: what the disk refuses
+    otherwise is said of the place that is written to."""
+    try:
+        yield
+    except OSError as exc:
+        raise StartupError(f"{path} cannot be read: {exc.strerror or exc}.", fix=AGAIN) from exc
+
+
+@contextmanager
+def open_source(file: Path, shards: Shards, wanted: Container[str]) -> Iterator[Source]:
+    """Open one of the files of a checkpoint, for the tensors that are ``wanted``.
+
+    Raises StartupError when it cannot be read, is damaged or is refused.
+    """
     if shards.format == "bin":
-        yield _Pickle(load_pickle(file))
+        yield _Pickle(load_pickle(file, wanted))
         return
     header = read_header(file)
-    odd = next((name for name, stored in header.items() if stored.dtype not in DTYPES), None)
-    if odd is not None:
-        raise damaged(file, f"its tensor {odd!r} is of the type {header[odd].dtype}")
-    with file.open("rb", buffering=0) as opened:
+    for name, stored in header.items():
+        if name in wanted and stored.dtype not in DTYPES:
+            raise damaged(file, f"its tensor {name!r} is of the type {stored.dtype}")
+    with reading(file):
+        opened = file.open("rb", buffering=0)
+    with opened:
         yield _Safetensors(file, opened, header)
 
 
@@ -138,10 +155,12 @@ class _Safetensors:
     def blocks(self, name: str, begin: int, end: int) -> Iterator[memoryview]:
         self._buffer = self._buffer or bytearray(_BLOCK)
         self.held_bytes = max(self.held_bytes, min(_BLOCK, end - begin))
-        self._file.seek(self._header[name].begin + begin)
+        with reading(self._path):
+            self._file.seek(self._header[name].begin + begin)
         left = end - begin
         while left:
-            count = self._file.readinto(memoryview(self._buffer)[: min(_BLOCK, left)])
+            with reading(self._path):
+                count = self._file.readinto(memoryview(self._buffer)[: min(_BLOCK, left)])
             if not count:
                 raise damaged(self._path, "it became shorter while it was read")
             yield memoryview(self._buffer)[:count]

@@ -4,17 +4,11 @@ Nothing is computed: a tensor is renamed, or cut into equal parts along its firs
 lie one behind the other in memory. Proved on logits; the tests repeat that.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from qwen_openai.models.checkpoint import is_computed
 from qwen_openai.models.qwen1.config import Shape
-
-# Buffers that older versions of the model's code saved along; they are computed, not learnt.
-_BUFFER = re.compile(
-    r"transformer\.(?:h\.\d+\.attn\.)?"
-    r"(?:bias|masked_bias|logn_tensor|rotary_emb\.inv_freq|rotary_emb\.ntk_alphas?)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +25,7 @@ class Renamed:
 
 def renaming(shape: Shape) -> dict[str, Renamed]:
     """Return all tensors of a Qwen-1 of these sizes, by name."""
-    hidden, projected = shape.hidden, shape.heads * shape.width
+    hidden = shape.hidden
     table = {
         "transformer.wte.weight": Renamed(
             (shape.vocabulary, hidden), ("model.embed_tokens.weight",)
@@ -45,11 +39,11 @@ def renaming(shape: Shape) -> dict[str, Renamed]:
     layer: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
         "ln_1.weight": ((hidden,), ("input_layernorm.weight",)),
         "attn.c_attn.weight": (
-            (3 * projected, hidden),
+            (3 * hidden, hidden),
             tuple(f"{each}.weight" for each in joined),
         ),
-        "attn.c_attn.bias": ((3 * projected,), tuple(f"{each}.bias" for each in joined)),
-        "attn.c_proj.weight": ((hidden, projected), ("self_attn.o_proj.weight",)),
+        "attn.c_attn.bias": ((3 * hidden,), tuple(f"{each}.bias" for each in joined)),
+        "attn.c_proj.weight": ((hidden, hidden), ("self_attn.o_proj.weight",)),
         "ln_2.weight": ((hidden,), ("post_attention_layernorm.weight",)),
         "mlp.w1.weight": ((shape.inner, hidden), ("mlp.up_proj.weight",)),
         "mlp.w2.weight": ((shape.inner, hidden), ("mlp.gate_proj.weight",)),
@@ -87,7 +81,7 @@ def fault(
 
 def is_passed_over(name: str, tied: bool) -> bool:
     """Whether a tensor takes no part in the conversion."""
-    return _BUFFER.fullmatch(name) is not None or (tied and name == "lm_head.weight")
+    return is_computed(name) or (tied and name == "lm_head.weight")
 
 
 def _size(shape: tuple[int, ...]) -> str:

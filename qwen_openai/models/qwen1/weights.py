@@ -5,7 +5,7 @@ nothing in them is run. Imports torch only when it is called.
 """
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -36,7 +36,7 @@ def state_dict(folder: Path) -> dict[str, "Tensor"]:
     shards = find_shards(folder)
     loaded: list[tuple[str, Tensor]] = []
     for file in shards.files:
-        loaded += load_shard(file, shards).items()
+        loaded += load_shard(file, shards, table).items()
     check(folder, [(name, tuple(tensor.shape)) for name, tensor in loaded], table, shape.tied)
     return {
         target: part
@@ -64,12 +64,13 @@ def check(
         raise StartupError(f"{folder} is not a sound Qwen-1: {reason}.", fix=AGAIN)
 
 
-def load_shard(file: Path, shards: Shards) -> dict[str, "Tensor"]:
-    """Return the tensors of one file of the weights, mapped. Raises StartupError."""
+def load_shard(file: Path, shards: Shards, wanted: Container[str]) -> dict[str, "Tensor"]:
+    """Return the tensors of one file of the weights, mapped; those that are ``wanted`` must be of
+    a type that is served. Raises StartupError."""
     if shards.format == "bin":
-        return load_pickle(file)
+        return load_pickle(file, wanted)
     for name, stored in read_header(file).items():
-        if stored.dtype not in DTYPES:
+        if name in wanted and stored.dtype not in DTYPES:
             _refuse(file, f"its tensor {name!r} is of the type {stored.dtype}")
     torch_module()
     from safetensors import safe_open
@@ -78,8 +79,9 @@ def load_shard(file: Path, shards: Shards) -> dict[str, "Tensor"]:
         return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no dict
 
 
-def load_pickle(file: Path) -> dict[str, "Tensor"]:
-    """Return the tensors of a file that torch.save wrote, mapped where its format allows that.
+def load_pickle(file: Path, wanted: Container[str]) -> dict[str, "Tensor"]:
+    """Return the tensors of a file that torch.save wrote, mapped where its format allows that;
+    those that are ``wanted`` must be of a type that is served.
 
     Raises StartupError when the file holds anything but plain tensors by name: code above all.
     """
@@ -102,7 +104,9 @@ def load_pickle(file: Path) -> dict[str, "Tensor"]:
             _refuse(file, "it holds something else than tensors by name")
         if tensor.layout is not torch.strided or tensor.device.type != "cpu":
             _refuse(file, f"its tensor {name[:80]!r} is not a plain one")
-        if tensor.dtype not in {getattr(torch, dtype) for dtype in DTYPES.values()}:
+        if name in wanted and tensor.dtype not in {
+            getattr(torch, dtype) for dtype in DTYPES.values()
+        }:
             _refuse(file, f"its tensor {name[:80]!r} is of the type {tensor.dtype}")
         if tensor.nbytes > tensor.untyped_storage().nbytes():
             _refuse(file, f"its tensor {name[:80]!r} states more numbers than there are")

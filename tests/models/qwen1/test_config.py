@@ -1,5 +1,7 @@
 """Qwen-1's configs in Qwen2's words."""
 
+from pathlib import Path
+
 import pytest
 
 from qwen_openai.errors import StartupError
@@ -51,10 +53,6 @@ def test_a_model_without_the_rules_for_more_ends_where_it_was_trained() -> None:
     assert config["qwen_openai"]["max_context"] == 8192
 
 
-def test_wide_heads_are_stated() -> None:
-    assert qwen2_config(_CHAT_7B | {"kv_channels": 64})["head_dim"] == 64
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -63,6 +61,7 @@ def test_wide_heads_are_stated() -> None:
         ({"scale_attn_weights": False}, "attention differs"),
         ({"intermediate_size": 11007}, "odd"),
         ({"hidden_size": 4095}, "no multiple"),
+        ({"kv_channels": 64}, "kv_channels times its heads"),
         ({"vocab_size": None}, "vocab_size is absent"),
         ({"rotary_emb_base": "1e6"}, "rotary_emb_base is '1e6'"),
         ({"rotary_emb_base": float("nan")}, "rotary_emb_base is nan"),
@@ -73,6 +72,8 @@ def test_wide_heads_are_stated() -> None:
 def test_what_a_qwen2_cannot_be(change: dict[str, object], reason: str) -> None:
     with pytest.raises(StartupError, match=reason):
         qwen2_config(_CHAT_7B | change)
+    with pytest.raises(StartupError, match=r"^there/config\.json cannot be used: "):
+        qwen2_config(_CHAT_7B | change, Path("there/config.json"))
 
 
 def test_the_sampling_of_the_chat_is_kept() -> None:
@@ -101,9 +102,30 @@ def test_the_sampling_of_the_chat_is_kept() -> None:
     }
 
 
-def test_values_that_cannot_be_are_left_out() -> None:
-    stated: dict[str, object] = {"top_p": "0.8", "top_k": True, "do_sample": 1, "temperature": None}
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"top_p": "0.8", "top_k": True, "do_sample": 1, "temperature": None},
+        {"max_new_tokens": -3, "repetition_penalty": -1, "top_p": 5},
+        {"max_new_tokens": 0, "repetition_penalty": 0, "top_p": -0.1, "top_k": -1},
+        {"temperature": -0.5, "max_window_size": 0, "top_k": 2.5, "chat_format": 7},
+        {"temperature": 1e9, "repetition_penalty": 1e9, "max_new_tokens": 2**60},
+    ],
+)
+def test_values_that_cannot_be_are_left_out(stated: dict[str, object]) -> None:
     assert generation_config(stated) == generation_config({})
+
+
+def test_values_at_the_edge_are_kept() -> None:
+    stated = {"top_p": 1, "top_k": 0, "max_new_tokens": 1, "temperature": 0.01}
+    assert generation_config(stated) == generation_config({}) | stated
+    assert generation_config({"top_p": 0})["top_p"] == 0
+
+
+@pytest.mark.parametrize("zero", [0, 0.0])
+def test_a_temperature_of_zero_is_greedy(zero: float) -> None:
+    stated: dict[str, object] = {"do_sample": True, "temperature": zero}
+    assert generation_config(stated) == generation_config({"do_sample": False})
 
 
 def test_the_tiny_model_is_one() -> None:

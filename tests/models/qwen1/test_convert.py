@@ -3,22 +3,28 @@
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qwen_openai.errors import StartupError
+from qwen_openai.models import qwen1
 from qwen_openai.models.checkpoint import Qwen1Facts, chat_template, read_checkpoint
-from qwen_openai.models.qwen1 import convert, state_dict
+from qwen_openai.models.qwen1 import state_dict
 from tests.models import tiny
 from tests.models.conftest import Told
 from tests.models.qwen1 import tiny_qwen1
 from tests.models.qwen1.conftest import Rows, worst_logit
 
+# Of the tiny vocabulary; that of the published size takes a second each time.
+convert = partial(qwen1.convert, ranks=tiny_qwen1.RANKS)
 _WIDE = tiny_qwen1.safetensors(tiny_qwen1.tensors("F32"))
 
 
@@ -159,10 +165,35 @@ def test_a_target_that_holds_something_is_left_alone(source: Path, tmp_path: Pat
     (full / "mine.txt").touch()
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "nowhere")
-    for taken in (full, full / "mine.txt", link, source):
-        with pytest.raises(StartupError, match="is there already"):
+    for taken in (full, full / "mine.txt", link):
+        with pytest.raises(StartupError, match="is there already") as caught:
             convert(source, taken, Told())
+        assert "delete" not in caught.value.fix
     assert os.listdir(full) == ["mine.txt"]
+
+
+def test_the_model_itself_is_no_target(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(source.iterdir())
+    monkeypatch.chdir(source.parent)
+    link = source.parent / "link"
+    link.symlink_to(source)
+    for taken, what in [
+        (source, "is"),
+        (Path("source"), "is"),
+        (Path("source/../source"), "is"),
+        (link, "is"),
+        (Path(), "holds"),
+        (source.parent.parent, "holds"),
+    ]:
+        with pytest.raises(StartupError, match=f"{what} the model that is to be conv") as caught:
+            convert(Path("source"), taken, Told())
+        assert caught.value.fix == "Give the path of a new folder."
+    assert sorted(source.iterdir()) == before
+
+
+def test_a_home_that_there_is_not(source: Path) -> None:
+    with pytest.raises(StartupError, match="a user that this machine does not know"):
+        convert(source, Path("~no-such-user/model"), Told())
 
 
 class _Interrupted(Told):
@@ -179,13 +210,111 @@ def test_an_interrupted_conversion_leaves_nothing(source: Path, target: Path) ->
     assert list(target.parent.iterdir()) == []
 
 
-def test_what_a_killed_conversion_left_is_removed(source: Path, target: Path) -> None:
-    left = target.parent / f".{target.name}.converting-{2**22 + 1}"  # no process has that number
-    ours = target.parent / f".{target.name}.converting-1"
-    for folder in (left, ours):
+@pytest.mark.parametrize("name", ["target", "a**b", "q[1]", "*"])
+def test_what_a_killed_conversion_left_is_removed(source: Path, tmp_path: Path, name: str) -> None:
+    """By its lock, which dies with its holder, wherever that ran: a process number says nothing in
+    another container or on another machine."""
+    place = tmp_path / "place"
+    left, empty, held, other, mine = (
+        place / f".{leaf}"
+        for leaf in (
+            f"{name}.converting-abcdefgh",
+            f"{name}.converting-12345678",
+            f"{name}.converting-_held_on",
+            "another.converting-abcdefgh",
+            f"{name}.converting-and-more",
+        )
+    )
+    for folder in (left, empty, held, other, mine):
         folder.mkdir(parents=True)
+    (left / "lock").touch()
+    (left / "new").mkdir()
+    (left / "new" / "model.safetensors").touch()
+    link = place / f".{name}.converting-linkedto"
+    link.symlink_to(other)
+    with FileLock(held / "lock"):
+        convert(source, place / name, Told())
+    assert sorted(place.iterdir()) == sorted([held, other, mine, link, place / name])
+
+
+def test_the_result_has_the_rights_of_any_new_folder(source: Path, target: Path) -> None:
     convert(source, target, Told())
-    assert sorted(target.parent.iterdir()) == [ours, target]
+    (target.parent / "any").mkdir()
+    assert target.stat().st_mode == (target.parent / "any").stat().st_mode
+    assert sorted(target.parent.iterdir()) == [target.parent / "any", target]
+
+
+class _Meanwhile(Told):
+    """Once weights are written, something else happens."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        super().__init__()
+        self._happens: Callable[[], object] | None = happens
+
+    def advance(self, done_bytes: int) -> None:
+        super().advance(done_bytes)
+        if self._happens is not None:
+            happens, self._happens = self._happens, None
+            happens()
+
+
+def test_of_two_conversions_to_one_place_the_first_stays(source: Path, target: Path) -> None:
+    told = _Meanwhile(lambda: convert(source, target, Told()))
+    with pytest.raises(StartupError, match="filled by another program while this one") as caught:
+        convert(source, target, told)
+    assert caught.value.message.count(". ") == 0
+    assert list(target.parent.iterdir()) == [target]
+    assert not read_checkpoint(target).raw
+
+
+def test_a_source_that_cannot_be_read_is_what_is_named(source: Path, target: Path) -> None:
+    weights = source / "model-00003-of-00003.safetensors"
+
+    def spoil() -> None:
+        weights.unlink()
+        weights.mkdir()
+
+    with pytest.raises(StartupError, match="cannot be read") as caught:
+        convert(source, target, _Meanwhile(spoil))
+    assert str(weights) in caught.value.message
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that fails")
+def test_a_licence_that_cannot_be_read_is_what_is_named(source: Path, target: Path) -> None:
+    (source / "NOTICE").unlink()
+    (source / "NOTICE").symlink_to("/proc/self/mem")
+    with pytest.raises(StartupError, match="NOTICE cannot be read"):
+        convert(source, target, Told())
+    assert not target.parent.exists()
+
+
+def test_the_type_stated_is_the_one_written(source: Path, target: Path) -> None:
+    """A .bin tells nothing unread, and its config's flag is often wrong."""
+    tensors = {
+        name: tensor.to(torch.float32 if "ln_" in name else torch.float16)
+        for file in source.glob("*.safetensors")
+        for name, tensor in load_file(file).items()
+    }
+    for file in source.glob("model*"):
+        file.unlink()
+    torch.save(tensors, source / "pytorch_model.bin")
+    assert read_checkpoint(source).dtype == "bfloat16"
+    convert(source, target, Told())
+    assert json.loads((target / "config.json").read_text())["torch_dtype"] == "float16"
+
+
+@pytest.mark.parametrize("format", ["safetensors", "bin"])
+def test_a_mask_that_was_saved_along_is_left_out(tmp_path: Path, target: Path, format: str) -> None:
+    mask = {"transformer.h.0.attn.bias": ("BOOL", (300, 300), bytes(90_000))}
+    files = tiny_qwen1.files({**mask, **tiny_qwen1.tensors()})
+    source = tiny_qwen1.write(tmp_path / "source", files)
+    if format == "bin":
+        torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
+        (source / "model.safetensors").unlink()
+    convert(source, target, Told())
+    assert load_file(target / "model.safetensors").keys() == state_dict(source).keys()
+    assert read_checkpoint(target).dtype == "bfloat16"
 
 
 def test_a_full_disk_is_noticed_before(source: Path, target: Path) -> None:
@@ -228,15 +357,31 @@ def test_what_needs_no_conversion(source: Path, target: Path, tmp_path: Path) ->
     assert not (tmp_path / "other").exists()
 
 
+def _config(**changes: object) -> bytes:
+    return json.dumps(tiny_qwen1.CONFIG | changes).encode()
+
+
+_INTEGER = tiny_qwen1.tensors() | {"lm_head.weight": tiny_qwen1.tensors("I8")["lm_head.weight"]}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
         ("model.safetensors", _WIDE[:-1], "is damaged"),
         ("model.safetensors", tiny_qwen1.safetensors({}), "of the type none"),
-        ("config.json", json.dumps(tiny_qwen1.CONFIG | {"no_bias": False}).encode(), "biases"),
-        ("config.json", json.dumps(tiny_qwen1.CONFIG | {"vocab_size": 9}).encode(), "not 9 × 8"),
-        ("generation_config.json", b"not json", "generation_config"),
-        ("qwen.tiktoken", b"not base64", "its line 1"),
+        ("config.json", _config(no_bias=False), "biases"),
+        ("config.json", _config(vocab_size=9), "vocab_size is 9, too few"),
+        ("config.json", _config(vocab_size=511), "not 511 × 8"),
+        ("config.json", _config(rotary_emb_base="1e6"), "config.json .* rotary_emb_base"),
+        ("config.json", _config(layer_norm_epsilon=0), "config.json .* layer_norm_epsilon"),
+        ("config.json", _config(initializer_range="x"), "config.json .* initializer_range"),
+        ("config.json", _config(bf16="yes"), "config.json .* bf16"),
+        ("config.json", _config(kv_channels=2), "config.json .* kv_channels"),
+        ("generation_config.json", b"not json", "generation_config.json cannot"),
+        ("qwen.tiktoken", b"not base64", "qwen.tiktoken .* its line 1"),
+        ("qwen.tiktoken", b"version https://git-lfs.github.com/spec/v1\n", "its line 1"),
+        ("qwen.tiktoken", tiny_qwen1.tiktoken(merges=()), "has 256 tokens"),
+        ("model.safetensors", tiny_qwen1.safetensors(_INTEGER), "'lm_head.weight' is of the type"),
     ],
 )
 def test_a_source_that_is_not_sound(
@@ -244,7 +389,10 @@ def test_a_source_that_is_not_sound(
 ) -> None:
     files = tiny_qwen1.files() | {name: content}
     source = tiny_qwen1.write(tmp_path / "source", files)
-    with pytest.raises(StartupError, match=reason):
-        convert(source, target, Told())
-    assert not target.exists()
-    assert not target.parent.exists() or list(target.parent.iterdir()) == []
+    told = Told()
+    with pytest.raises(StartupError, match=reason) as caught:
+        convert(source, target, told)
+    assert str(source) in caught.value.message
+    # Before a byte of a 15 GB model is written.
+    assert not told.labels
+    assert not target.parent.exists()

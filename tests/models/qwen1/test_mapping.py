@@ -14,7 +14,7 @@ from qwen_openai.models.qwen1.weights import split
 from tests.models.qwen1 import tiny_qwen1
 
 _SHAPES = st.builds(
-    lambda heads, width, **sizes: Shape(heads=heads, width=width, hidden=heads * width, **sizes),
+    lambda heads, width, **sizes: Shape(heads=heads, hidden=heads * width, **sizes),
     heads=st.integers(1, 4),
     width=st.sampled_from([2, 4, 8]),
     layers=st.integers(1, 3),
@@ -26,7 +26,6 @@ _TINY = Shape(
     layers=tiny_qwen1.LAYERS,
     hidden=tiny_qwen1.HIDDEN,
     heads=tiny_qwen1.HEADS,
-    width=tiny_qwen1.HIDDEN // tiny_qwen1.HEADS,
     inner=tiny_qwen1.INNER,
     vocabulary=tiny_qwen1.VOCABULARY,
     tied=False,

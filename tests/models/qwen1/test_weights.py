@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from qwen_openai.errors import StartupError
+from qwen_openai.models.checkpoint import read_checkpoint
 from qwen_openai.models.qwen1 import qwen2_config, state_dict
 from tests.models.qwen1 import tiny_qwen1
 from tests.models.qwen1.conftest import Rows, worst_logit
@@ -98,7 +99,7 @@ def _plain_pickle(content: object, path: Path) -> None:
         ([torch.zeros(2)], "no table of tensors"),
         ({"a": 1}, "something else"),
         ({7: torch.zeros(2)}, "something else"),
-        ({"a": torch.zeros(2, dtype=torch.int8)}, r"torch\.int8"),
+        ({"lm_head.weight": torch.zeros(2, dtype=torch.int8)}, r"torch\.int8"),
         ({"a": torch.zeros(2).to_sparse()}, "not a plain one"),
         ({"a": torch.zeros(1).expand(2**40)}, "more numbers than there are"),
         ({"a": torch.zeros(2)}, "'a', which no Qwen-1"),
@@ -140,6 +141,26 @@ def test_weights_that_are_not_those_of_the_config(
     folder = tiny_qwen1.write(tmp_path / "model", tiny_qwen1.files(tensors))
     with pytest.raises(StartupError, match=reason):
         state_dict(folder)
+
+
+def test_buffers_of_any_type_are_passed_over(tiny: Path, tmp_path: Path) -> None:
+    """Old code saved its mask along, as truth values: more bytes of them than of weights."""
+    mask = {
+        f"transformer.h.{layer}.attn.bias": ("BOOL", (300, 300), bytes(90_000)) for layer in (0, 1)
+    }
+    files = tiny_qwen1.files({**mask, **tiny_qwen1.tensors()})
+    folder = tiny_qwen1.write(tmp_path / "masked", files)
+    found, plain = read_checkpoint(folder), read_checkpoint(tiny)
+    assert (found.dtype, found.weight_bytes) == ("bfloat16", plain.weight_bytes)
+    bins = _bins(folder, tmp_path / "bins", 1)
+    wanted = state_dict(tiny)
+    for masked in (folder, bins):
+        got = state_dict(masked)
+        assert got.keys() == wanted.keys()
+        assert all(
+            torch.equal(got[name].view(torch.int16), wanted[name].view(torch.int16))
+            for name in wanted
+        )
 
 
 def test_without_torch_the_way_to_it_is_said(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
