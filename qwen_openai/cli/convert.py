@@ -5,9 +5,13 @@ Draws the progress, and says at the end what it took and what to do next. The wo
 """
 
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -57,9 +61,23 @@ def convert(
       vllm serve ./qwen-7b-chat
     """
     folder = _folder_of(source, home)
-    with pull_progress() as progress:
+    with _tidy_when_terminated(), pull_progress() as progress:
         done = convert_directory(folder, target, progress)
     _report(target, done)
+
+
+@contextmanager
+def _tidy_when_terminated() -> Iterator[None]:
+    """Let a SIGTERM end the program as Ctrl-C does, what was begun deleted. Exit code 143."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _folder_of(source: str, home: Path | None) -> Path:

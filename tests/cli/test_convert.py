@@ -2,6 +2,10 @@
 
 import os
 import re
+import signal
+import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ import pytest
 from qwen_openai.models import stamp
 from qwen_openai.models.checkpoint import read_checkpoint
 from qwen_openai.models.stamp import sha256_of
-from tests.cli.program import environment, run
+from tests.cli.program import PROGRAM, environment, run
 from tests.models.qwen1 import tiny_qwen1
 
 
@@ -20,7 +24,7 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return tiny_qwen1.write(tmp_path / "my source", tiny_qwen1.files(shards=2))
+    return tiny_qwen1.write(tmp_path / "my source", tiny_qwen1.whole(shards=2))
 
 
 def test_it_says_what_it_took_and_what_to_do_next(
@@ -30,11 +34,11 @@ def test_it_says_what_it_took_and_what_to_do_next(
     done = run("convert", str(source), str(target), env=env)
     assert (done.returncode, done.stderr.splitlines()) == (
         0,
-        ["Writing my target: 0 MB", "Writing my target: done"],
+        ["Writing my target: 5 MB", "Writing my target: done"],
     )
     written, took, peak, serve, other = done.stdout.splitlines()
-    assert written == f"{target} is written: 0 MB of weights in 2 files."
-    assert re.fullmatch(r"It took \d+\.\d s and held 0 MB of weights at a time\.", took)
+    assert written == f"{target} is written: 5 MB of weights in 2 files."
+    assert re.fullmatch(r"It took \d+\.\d s and held 2 MB of weights at a time\.", took)
     assert re.search(r"Peak memory of the whole process, .*: (\d+) MB\.", peak)
     assert serve == f"Serve it:  qwen-openai serve '{target}'"
     assert other == f"or:        vllm serve '{target}'"
@@ -74,6 +78,75 @@ def test_what_it_cannot_convert(
     assert way_out.startswith("Fix:   ")
     assert fix in way_out
     assert not target.exists()
+
+
+class _Held:
+    """A conversion that waits with its weights half done: nobody reads what it says."""
+
+    def __init__(self, source: Path, target: Path, env: dict[str, str]) -> None:
+        self._reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writer, bytes(4096))
+        os.set_blocking(writer, True)
+        with os.fdopen(writer, "wb") as stderr:
+            self._process = subprocess.Popen(
+                [PROGRAM, "convert", str(source), str(target)], env=env, stderr=stderr
+            )
+        self._target = target
+
+    def __enter__(self) -> "_Held":
+        end = time.monotonic() + 60
+        while not list(self._target.parent.glob(".target.converting-*/new")):
+            assert time.monotonic() < end
+            assert self._process.poll() is None
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def end(self, number: int) -> int:
+        self._process.send_signal(number)
+        with os.fdopen(self._reader, "rb") as said:
+            while said.read(65536):
+                pass
+        return self._process.wait(60)
+
+
+def test_terminated_it_leaves_nothing(source: Path, tmp_path: Path, env: dict[str, str]) -> None:
+    target = tmp_path / "place" / "target"
+    with _Held(source, target, env) as held:
+        assert held.end(signal.SIGTERM) == 143
+    assert list(target.parent.iterdir()) == []
+
+
+def test_killed_it_is_in_nobodys_way(source: Path, tmp_path: Path, env: dict[str, str]) -> None:
+    target = tmp_path / "place" / "target"
+    with _Held(source, target, env) as held:
+        (left,) = target.parent.iterdir()
+        done = run("convert", str(source), str(tmp_path / "place" / "other"), env=env)
+        assert done.returncode == 0, done.stderr
+        assert left.exists()
+        assert held.end(signal.SIGKILL) == -signal.SIGKILL
+    assert left.exists()
+    done = run("convert", str(source), str(target), env=env)
+    assert done.returncode == 0, done.stderr
+    assert sorted(target.parent.iterdir()) == [tmp_path / "place" / "other", target]
+
+
+@pytest.mark.parametrize("target", ["my source", "", "."])
+def test_the_model_itself_is_no_target(
+    source: Path, env: dict[str, str], target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(source.parent)
+    done = run("convert", "my source", target, env=env)
+    assert done.returncode == 1
+    error, fix = done.stderr.splitlines()
+    assert error.endswith(" the model that is to be converted, which is left as it is.")
+    assert fix == "Fix:   Give the path of a new folder."
 
 
 def test_pickles_need_torch(source: Path, tmp_path: Path, env: dict[str, str]) -> None:
