@@ -21,6 +21,8 @@ from qwen_openai.errors import EngineFailed
 _NUCLEUS = 1024
 _SMALLEST = torch.finfo(torch.float32).tiny
 _SEEDS = 2**64
+# Logits divided by less pass what float32 holds; the likeliest token is certain long before that.
+_GREEDY_BELOW = 1e-3
 
 
 class Sampler:
@@ -29,9 +31,8 @@ class Sampler:
     def __init__(self, sampling: Sampling, prompt: Sequence[int], device: torch.device) -> None:
         """``prompt`` is the ids in front of the answer; ``device`` is where the logits will be."""
         self._sampling = sampling
-        self._device = device
         # One candidate is no chance: nothing to draw, nothing to filter.
-        self._greedy = sampling.temperature == 0 or sampling.top_k == 1
+        self._greedy = sampling.temperature < _GREEDY_BELOW or sampling.top_k == 1
         self._repeated: _Distinct | None = None
         if sampling.repetition_penalty != 1:
             self._repeated = _Distinct(device, prompt)
@@ -46,24 +47,22 @@ class Sampler:
             else:
                 self._generator.manual_seed(sampling.seed % _SEEDS)
 
-    def pick(self, logits: torch.Tensor, barred: Sequence[int] = ()) -> int:
+    def pick(self, logits: torch.Tensor, barred: torch.Tensor | None = None) -> int:
         """Return the next token for one row of logits, which may be altered.
 
-        ``barred`` ids are not picked. Raises EngineFailed when the logits are no numbers.
+        ``barred`` are ids that are not picked, on the logits' device. Raises EngineFailed when the
+        logits are no numbers, and when every token is barred.
         """
         with torch.inference_mode():
             row = logits.float()
             self._penalise(row)
-            if barred:
-                row[torch.tensor(barred, device=self._device)] = -torch.inf
+            if barred is not None:
+                row[barred] = -torch.inf
             picked, score = self._best(row) if self._greedy else self._draw(row)
             # The check rides along: what is no number is picked before all others.
             token = int(torch.where(score.isfinite(), picked, -1))
         if token < 0:
-            raise EngineFailed(
-                "The model computed values that are no numbers: its precision is too low for its"
-                " weights. Load it as bfloat16 or float32."
-            )
+            raise _no_token(row)
         for seen in (self._repeated, self._answered):
             if seen is not None:
                 seen.add(token)
@@ -121,6 +120,19 @@ class Sampler:
             if float(likeliest.sum()) >= sampling.top_p:
                 return likeliest, ids
         return probabilities.sort(descending=True)
+
+
+def _no_token(row: torch.Tensor) -> EngineFailed:
+    """Why no token of ``row``, penalised and barred, can be picked."""
+    if bool(row.isneginf().all()):
+        return EngineFailed(
+            "Every token of the model would end the answer, and it is not to end yet: ask for a"
+            " smaller min_new_tokens, or for fewer tokens that end it."
+        )
+    return EngineFailed(
+        "The model computed values that are no numbers: its precision is too low for its"
+        " weights. Load it as bfloat16 or float32."
+    )
 
 
 class _Distinct:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
@@ -173,7 +173,16 @@ def test_the_repetition_penalty_is_that_of_transformers() -> None:
     assert torch.equal(logits, theirs)
 
 
-@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(top_k=1, seed=3)])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0),
+        Sampling(top_k=1, seed=3),
+        *(Sampling(temperature=low) for low in (5e-324, 1e-40, 1e-38, 1e-10, 9.9e-4)),
+        Sampling(temperature=1e-40, top_k=5, top_p=0.5, min_p=0.2),
+    ],
+    ids=repr,
+)
 def test_greedy_is_the_best(sampling: Sampling) -> None:
     sampler = Sampler(sampling, [], CPU)
     logits = noise(50, 2)
@@ -219,7 +228,7 @@ def test_two_answers_do_not_influence_each_other() -> None:
 def test_barred_tokens_are_not_picked(sampling: Sampling) -> None:
     sampler = Sampler(sampling, [], CPU)
     logits = [9.0, 8.0, 1.0, 0.5]
-    assert all(sampler.pick(row(logits), barred=(0, 1)) in (2, 3) for _ in range(20))
+    assert all(sampler.pick(row(logits), barred=torch.tensor([0, 1])) in (2, 3) for _ in range(20))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -242,9 +251,45 @@ def test_what_is_no_number_is_an_error(sampling: Sampling, bad: float, size: int
         Sampler(sampling, [], CPU).pick(row(logits))
 
 
+@given(
+    temperature=st.floats(0, 100),
+    top_p=st.floats(0, 1),
+    top_k=st.integers(0, 2**63 - 1),
+    min_p=st.floats(0, 1),
+    presence=st.floats(-2, 2),
+    frequency=st.floats(-2, 2),
+    repetition=st.floats(0.01, 100),
+    scale=st.sampled_from([0.0, 1.0, 1e4]),
+    barred=st.booleans(),
+)
+@example(9.9e-4, 0, 0, 1, 2, 2, 100, 1e4, True)
+@example(1e-3, 0, 0, 1, -2, -2, 0.01, 1e4, True)
+@example(1e-3, 1, 0, 0, -2, -2, 0.01, 1e4, True)
+def test_no_allowed_value_makes_numbers_none(
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    min_p: float,
+    presence: float,
+    frequency: float,
+    repetition: float,
+    scale: float,
+    barred: bool,
+) -> None:
+    """All that `arguments` and the protocol let through; float16 ends at 65,504."""
+    sampling = Sampling(temperature, top_p, top_k, min_p, presence, frequency, repetition, seed=1)
+    sampler = Sampler(sampling, [1, 2], CPU)
+    ends = torch.tensor([3, 4]) if barred else None
+    for step in range(4):
+        logits = row([scale * value for value in noise(12, step)])
+        token = sampler.pick(logits, ends)
+        assert 0 <= token < 12
+        assert not barred or token not in (3, 4)
+
+
 def test_no_token_left_is_an_error() -> None:
-    with pytest.raises(EngineFailed):
-        Sampler(Sampling(), [], CPU).pick(row([1.0, 2.0]), barred=(0, 1))
+    with pytest.raises(EngineFailed, match="min_new_tokens"):
+        Sampler(Sampling(), [], CPU).pick(row([1.0, 2.0]), barred=torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

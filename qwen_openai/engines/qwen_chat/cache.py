@@ -1,22 +1,38 @@
 """Keys and values of one answer, in buffers with room to grow.
 
 transformers' own cache copies all of it for every token: as much as reading the weights, in a long
-conversation. Here only what is new is written, and all is copied once in a few hundred tokens.
+conversation. Here only what is new is written. A buffer begins with room for the whole prompt, and
+grows by half, so that those outgrown are few: what they leave is too small for the next.
 """
+
+from dataclasses import dataclass
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-# Tokens that a full buffer grows by.
+# Tokens of an answer that there is room for behind the prompt, at first.
 _ROOM = 256
 
 
-def new_cache(model: PreTrainedModel) -> DynamicCache:
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How long a text may get: ``prompt`` tokens, and ``answer`` tokens at most behind them."""
+
+    prompt: int
+    answer: int
+
+    def room(self, held: int, needed: int) -> int:
+        """Return for how many tokens a buffer is to be made that replaces one for ``held``."""
+        wished = held + held // 2 if held else self.prompt + _ROOM
+        return max(needed, min(wished, self.prompt + self.answer))
+
+
+def new_cache(model: PreTrainedModel, extent: Extent) -> DynamicCache:
     """Return an empty cache for ``model``; layers with a sliding window keep transformers' own."""
     cache = DynamicCache(config=model.config)
     cache.layers = [
-        GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+        GrowingLayer(extent) if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
 
@@ -24,8 +40,9 @@ def new_cache(model: PreTrainedModel) -> DynamicCache:
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers' own
     """One layer. ``keys`` and ``values`` are views of the filled part: (1, heads, tokens, size)."""
 
-    def __init__(self) -> None:
+    def __init__(self, extent: Extent) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # transformers' own
+        self._extent = extent
         self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
@@ -36,8 +53,10 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transforme
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
-        if self._buffers is None or end > self._buffers[0].shape[-2]:
-            self._buffers = self._larger(start, end + _ROOM, key_states, value_states)
+        held = 0 if self._buffers is None else self._buffers[0].shape[-2]
+        if self._buffers is None or end > held:
+            size = self._extent.room(held, end)
+            self._buffers = self._larger(start, size, key_states, value_states)
         keys, values = self._buffers
         keys[..., start:end, :] = key_states
         values[..., start:end, :] = value_states

@@ -13,12 +13,13 @@ import torch
 from transformers import PreTrainedModel
 
 from qwen_openai.core import Sampling
-from qwen_openai.engines.qwen_chat.cache import new_cache
+from qwen_openai.engines.qwen_chat.cache import Extent, new_cache
 from qwen_openai.engines.qwen_chat.long_context import LongContext
 from qwen_openai.engines.sampling import Sampler
 
-# Prompt tokens of one forward pass: between two of them a cancelled answer ends.
-PREFILL = 512
+# Prompt tokens of one forward pass, on a card and on a CPU: long ones are the faster way through a
+# prompt, and only between two of them can a cancelled answer end.
+_PIECE, _PIECE_ON_CPU = 512, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +47,23 @@ def first_device(model: PreTrainedModel) -> torch.device:
 
 
 class TokenLoop:
-    """Runs answers of one model. Safe for several threads at once, each with its own answer."""
+    """Runs answers of one model. Safe for several threads at once, each with its own answer.
+
+    ``piece`` is how many tokens of a prompt are read at once, and may be set: it holds for answers
+    that begin later.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, long_context: LongContext | None = None, piece: int = PREFILL
+        self,
+        model: PreTrainedModel,
+        long_context: LongContext | None = None,
+        piece: int | None = None,
     ) -> None:
-        """``piece`` is how many tokens of a prompt are read at once."""
+        """Without ``piece``, it is chosen by the device."""
         self._model = model
         self._long_context = long_context
-        self._piece = piece
+        self._device = first_device(model)
+        self.piece = piece or (_PIECE_ON_CPU if self._device.type == "cpu" else _PIECE)
         self._one_pass = threading.Lock()
 
     def run(
@@ -65,21 +74,30 @@ class TokenLoop:
         The stop token is yielded too, as the last. Each `next` is one forward pass; closing the
         generator frees the cache. Raises EngineFailed when the model's numbers are none.
         """
-        answer = Answer(self._model, self._long_context, len(prompt))
-        sampler = Sampler(sampling, prompt, first_device(self._model))
-        logits = None
-        for start in range(0, len(prompt), self._piece):
-            logits = self._step(answer, prompt[start : start + self._piece])
+        extent = Extent(len(prompt), limits.max_tokens)
+        answer = Answer(self._model, self._long_context, extent)
+        sampler = Sampler(sampling, prompt, self._device)
+        logits, piece = None, self.piece
+        for start in range(0, len(prompt), piece):
+            logits = self._step(answer, prompt[start : start + piece])
             yield None
-        barred = tuple(limits.stop)
+        barred = self._barred(limits)
         for number in range(limits.max_tokens):
             if logits is None:
                 raise ValueError("The prompt has no tokens.")
-            token = sampler.pick(logits, barred if number < limits.min_tokens else ())
+            token = sampler.pick(logits, barred if number < limits.min_tokens else None)
             yield token
             if token in limits.stop or number + 1 == limits.max_tokens:
                 return
             logits = self._step(answer, [token])
+
+    def _barred(self, limits: Limits) -> torch.Tensor | None:
+        """Return the ids that may not be picked at first. None: none, ever."""
+        if limits.min_tokens == 0:
+            return None
+        # An id that the model does not have would end a CUDA context.
+        known = [token for token in limits.stop if token < self._model.config.vocab_size]
+        return torch.tensor(known, device=self._device) if known else None
 
     def _step(self, answer: "Answer", ids: Sequence[int]) -> torch.Tensor:
         with self._one_pass, torch.inference_mode():
@@ -93,14 +111,14 @@ class Answer:
     """
 
     def __init__(
-        self, model: PreTrainedModel, long_context: LongContext | None, prompt_tokens: int
+        self, model: PreTrainedModel, long_context: LongContext | None, extent: Extent
     ) -> None:
-        """``prompt_tokens`` is the length of the whole prompt, which the rules depend on."""
+        """``extent`` has the length of the whole prompt, which the rules depend on."""
         self._model = model
         self._device = first_device(model)
-        self._cache = new_cache(model)
+        self._cache = new_cache(model, extent)
         self._long_context = long_context
-        self._frequencies = long_context.frequencies(prompt_tokens) if long_context else None
+        self._frequencies = long_context.frequencies(extent.prompt) if long_context else None
         self._length = 0
 
     def forward(self, ids: Sequence[int]) -> torch.Tensor:

@@ -25,12 +25,28 @@ from qwen_openai.models.checkpoint import Qwen1Facts
 _QUERY_PROJECTION = ".self_attn.q_proj"
 
 
+class Spread:
+    """A small tensor that all layers need, copied once to each device and type that asks for it:
+    a copy to a card waits for all that the card still has to do."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._values = values
+        self._copies: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
+
+    def at(self, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Return the tensor there."""
+        copy = self._copies.get((device, dtype))
+        if copy is None:
+            copy = self._copies[device, dtype] = self._values.to(device, dtype)
+        return copy
+
+
 @dataclass(frozen=True, slots=True)
 class _Pass:
     """What holds during one forward pass. None: as in a short context."""
 
-    frequencies: torch.Tensor | None
-    scales: torch.Tensor | None
+    frequencies: Spread | None
+    scales: Spread | None
 
 
 _PASS: ContextVar[_Pass | None] = ContextVar("qwen1_long_context", default=None)
@@ -52,7 +68,7 @@ class LongContext:
             elif name.endswith(_QUERY_PROJECTION):
                 module.register_forward_hook(_scale)
 
-    def frequencies(self, prompt_tokens: int) -> torch.Tensor | None:
+    def frequencies(self, prompt_tokens: int) -> Spread | None:
         """Return the rotary frequencies of an answer to a prompt; None for the model's own."""
         ratio = prompt_tokens / self._facts.seq_length
         if not self._facts.use_dynamic_ntk or ratio <= 1:
@@ -60,10 +76,10 @@ class LongContext:
         alpha = 2 ** (math.ceil(math.log2(ratio)) + 1) - 1
         base = self._base * alpha ** (self._size / (self._size - 2))
         exponents = torch.arange(0, self._size, 2).float() / self._size
-        return torch.pow(base, exponents).reciprocal()
+        return Spread(torch.pow(base, exponents).reciprocal())
 
     @contextmanager
-    def during(self, frequencies: torch.Tensor | None, start: int, count: int) -> Iterator[None]:
+    def during(self, frequencies: Spread | None, start: int, count: int) -> Iterator[None]:
         """Set the rules for a forward pass of ``count`` tokens behind ``start`` others."""
         token = _PASS.set(_Pass(frequencies, self._scales(start, count)))
         try:
@@ -71,13 +87,13 @@ class LongContext:
         finally:
             _PASS.reset(token)
 
-    def _scales(self, start: int, count: int) -> torch.Tensor | None:
+    def _scales(self, start: int, count: int) -> Spread | None:
         """Return a factor for each token's query, in a column; None where all are 1."""
         length = self._facts.seq_length
         if not self._facts.use_logn_attn or start + count <= length:
             return None
         places = range(start + 1, start + count + 1)
-        return torch.tensor([[math.log(max(place, length), length)] for place in places])
+        return Spread(torch.tensor([[math.log(max(place, length), length)] for place in places]))
 
 
 def _rotate(
@@ -90,7 +106,7 @@ def _rotate(
     if rules is None or rules.frequencies is None:
         return None
     hidden, positions = args
-    angles = positions[..., None].float() * rules.frequencies.to(positions.device)
+    angles = positions[..., None].float() * rules.frequencies.at(positions.device)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos().to(hidden.dtype), angles.sin().to(hidden.dtype)
 
@@ -102,4 +118,4 @@ def _scale(
     rules = _PASS.get()
     if rules is None or rules.scales is None:
         return None
-    return output * rules.scales.to(output)
+    return output * rules.scales.at(output.device, output.dtype)

@@ -35,6 +35,25 @@ def test_a_prompt_is_read_in_pieces(loaded: Loaded, size: int, pieces: int) -> N
     assert len(whole) == 6
 
 
+def test_the_piece_is_chosen_by_the_device(loaded: Loaded) -> None:
+    assert TokenLoop(loaded.model).piece == 128
+
+
+def test_the_piece_may_be_set(loaded: Loaded) -> None:
+    loop = TokenLoop(loaded.model)
+    running = loop.run(range(20), GREEDY, Limits(1, frozenset()))
+    next(running)
+    loop.piece = 5
+    assert list(running)[:-1] == []
+    assert list(loop.run(range(20), GREEDY, Limits(1, frozenset())))[:-1] == [None] * 4
+
+
+def test_a_stop_token_that_the_model_does_not_have(loaded: Loaded) -> None:
+    loop = TokenLoop(loaded.model)
+    limits = Limits(3, frozenset({2**40}), min_tokens=3)
+    assert len(list(loop.run([1, 2], GREEDY, limits))) == 4
+
+
 def test_it_ends_with_a_stop_token(loaded: Loaded) -> None:
     loop = TokenLoop(loaded.model)
     _, *tokens = loop.run([1, 2, 3], GREEDY, Limits(9, frozenset()))

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from qwen_openai import QwenChat
 from qwen_openai.core import Finish, Sampling, Text
+from qwen_openai.engines.qwen_chat.cache import Extent
 from qwen_openai.engines.qwen_chat.generation import Answer, Limits, TokenLoop
 from qwen_openai.engines.qwen_chat.load import Loaded
 from qwen_openai.engines.qwen_chat.reply import Reply
@@ -116,7 +117,7 @@ def test_run_gives_the_same(qwen1: QwenChat, golden_chats: list[GoldenChat]) -> 
 
 
 def last_logits(loaded: Loaded, ids: list[int], piece: int) -> torch.Tensor:
-    answer = Answer(loaded.model, loaded.long_context, len(ids))
+    answer = Answer(loaded.model, loaded.long_context, Extent(len(ids), 1))
     with torch.inference_mode():
         for start in range(0, len(ids), piece):
             logits = answer.forward(ids[start : start + piece])
@@ -124,7 +125,7 @@ def last_logits(loaded: Loaded, ids: list[int], piece: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("name", "count"), FILES)
-@pytest.mark.parametrize("piece", [512, 100, 33])
+@pytest.mark.parametrize("piece", [512, 128, 100, 33])
 def test_logits(
     qwen1_loaded: Loaded,
     golden_logits: Callable[[str], list[GoldenLogits]],
