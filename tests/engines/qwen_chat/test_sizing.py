@@ -1,5 +1,10 @@
 """How long a context is chosen for whom, and what is said when it does not fit."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +25,18 @@ SEVEN_B = checkpoint(
     weight_bytes=15_442_649_088,
     dtype="bfloat16",
 )
+# Qwen2.5-0.5B: 24 layers, 2 heads of 64 for keys and values, shared by 14.
 NATIVE = checkpoint(qwen1=None, raw=False, context_length=32_768, kv_values_per_token=6144)
+
+
+@pytest.fixture
+def native(tmp_path: Path) -> Callable[..., Checkpoint]:
+    def write(**config: int) -> Checkpoint:
+        shape = {"num_attention_heads": 14, "num_key_value_heads": 14, "hidden_size": 896}
+        (tmp_path / "config.json").write_text(json.dumps({**shape, **config}))
+        return replace(NATIVE, folder=tmp_path)
+
+    return write
 
 
 def card(gigabytes: float) -> Room:
@@ -33,12 +49,43 @@ def card(gigabytes: float) -> Room:
         (SEVEN_B, 25, 8192),  # a card of 24 GiB
         (SEVEN_B, 80, 8192),  # past what it was trained for only when asked
         (SEVEN_B, 18, 3584),
-        (NATIVE, 8, 32_768),
-        (NATIVE, 0.7, 5632),
     ],
 )
 def test_unasked(model: Checkpoint, memory: float, context: int) -> None:
     assert choose(model, card(memory), dtype="bfloat16").context == context
+
+
+@pytest.mark.parametrize(
+    ("config", "memory", "context"),
+    [
+        ({}, 8, 32_768),
+        ({}, 0.7, 5632),
+        ({"num_key_value_heads": 2}, 8, 32_768),
+        # Where heads share: 2 * 14 * 64 more numbers of each token, for the layer at work.
+        ({"num_key_value_heads": 2}, 0.7, 4352),
+        ({"num_key_value_heads": 2, "head_dim": 256}, 0.7, 2560),
+    ],
+)
+def test_heads_that_share_keys(
+    native: Callable[..., Checkpoint], config: dict[str, int], memory: float, context: int
+) -> None:
+    model = native(**config)
+    sizing = choose(model, card(memory), dtype="bfloat16")
+    assert sizing.context == context
+    assert sizing.token == 6144 * 2
+    full = choose(model, card(2 * memory), dtype="float32")
+    assert full.token == 6144 * 4
+
+
+def test_what_heads_that_share_keys_need_is_told(native: Callable[..., Checkpoint]) -> None:
+    apart = "32,768 tokens of scripted in bfloat16 need about 1.0 GB; 0.7 GB are free"
+    with pytest.raises(StartupError, match=apart):
+        choose(native(), card(0.7), dtype="bfloat16", context=32_768)
+    shared = native(num_key_value_heads=2)
+    with pytest.raises(StartupError, match=apart.replace("1.0 GB", "1.2 GB")) as caught:
+        choose(shared, card(0.7), dtype="bfloat16", context=32_768)
+    assert caught.value.fix == "Give --context 4352 or less."
+    assert choose(shared, card(0.7), dtype="bfloat16", context=4352).context == 4352
 
 
 def test_past_the_trained_length_when_asked() -> None:
