@@ -4,7 +4,6 @@ Every wrong value is a ValueError or a TypeError that names it, before any work 
 come before the config, as in transformers; what would be ignored is refused. No torch here.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,8 @@ from qwen_openai.prompting.bpe import Bpe
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """How to answer. ``max_new_tokens`` bounds the answer, ``max_length`` prompt and answer
-    together; ``stop_ids`` end the answer, ``stop_words`` are trimmed off it with all behind."""
+    together; ``stop_ids`` end the answer, ``stop_words`` are trimmed off it with all behind.
+    ``enable_thinking`` is for the chat template; None: as it likes."""
 
     sampling: Sampling
     max_new_tokens: int | None
@@ -26,6 +26,8 @@ class Arguments:
     max_window_size: int | None
     stop_words: tuple[str, ...]
     stop_ids: frozenset[int]
+    append_history: bool = True
+    enable_thinking: bool | None = None
 
 
 def read_arguments(
@@ -34,14 +36,10 @@ def read_arguments(
     """Decide all arguments of a call.
 
     ``config`` is any object with attributes, or a mapping, or None; what it does not have, or has
-    as None, is not set. Raises ValueError and TypeError.
+    as None, is not set. What is not done may be given in either, with a value that asks for
+    nothing. Raises ValueError and TypeError.
     """
-    unknown = sorted(keywords.keys() - _READERS.keys())
-    if unknown:
-        known = ", ".join(sorted(_READERS))
-        raise TypeError(f"unknown argument {unknown[0]!r}; there are: {known}")
-    told = {name: _READERS[name](name, value) for name, value in keywords.items()}
-    given = _Given({name: value for name, value in told.items() if value is not None})
+    given = _Given(_told(keywords))
     stated = _Given(_stated(config))
     words, ids = _stops(stop_words_ids, bpe)
     both = _Given({**stated.values, **given.values})
@@ -57,6 +55,8 @@ def read_arguments(
         max_window_size=both.whole("max_window_size"),
         stop_words=(*words, *both.words("stop_words")),
         stop_ids=ids | both.ids("eos_token_id"),
+        append_history=given.values.get("append_history") is not False,
+        enable_thinking=given.flag("enable_thinking"),
     )
 
 
@@ -79,6 +79,10 @@ class _Given:
         value = self.values.get(name)
         return value if isinstance(value, int) else None
 
+    def flag(self, name: str) -> bool | None:
+        value = self.values.get(name)
+        return value if isinstance(value, bool) else None
+
     def words(self, name: str) -> tuple[str, ...]:
         value = self.values.get(name)
         return value if isinstance(value, tuple) else ()
@@ -91,7 +95,7 @@ class _Given:
 def _sampling(given: _Given) -> Sampling:
     """Greedy unless sampling is asked for: by do_sample, or, where that is not set, by any of the
     numbers that only sampling knows."""
-    do_sample = given.values.get("do_sample")
+    do_sample = given.flag("do_sample")
     if do_sample is None:
         do_sample = any(name in given.values for name in ("temperature", "top_p", "top_k", "min_p"))
     return Sampling(
@@ -106,6 +110,27 @@ def _sampling(given: _Given) -> Sampling:
     )
 
 
+def _told(keywords: Mapping[str, object]) -> dict[str, object]:
+    """Read keywords. What is asked for and is not done here is refused by name."""
+    found: dict[str, object] = {}
+    for name, value in keywords.items():
+        if name in _NOT_DONE:
+            _refuse_what_is_not_done(f"{name}={value!r}: that is not done", name, value)
+        elif reader := _READERS.get(name) or _OF_A_CALL.get(name):
+            found[name] = reader(name, value)
+        else:
+            known = ", ".join(sorted([*_READERS, *_OF_A_CALL]))
+            raise TypeError(f"unknown argument {name!r}; there are: {known}")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _refuse_what_is_not_done(sentence: str, name: str, value: object) -> None:
+    # Equality of tensors and arrays is none that has a truth.
+    plain = value is None or isinstance(value, bool | float | int | list | dict)
+    if not plain or value not in (None, *_NOT_DONE[name]):
+        raise ValueError(sentence)
+
+
 def _stated(config: object) -> dict[str, object]:
     """Read a generation config. What it asks for and is not done here is refused by name."""
     if isinstance(config, str | bytes | Real | Sequence):
@@ -113,11 +138,10 @@ def _stated(config: object) -> dict[str, object]:
             "generation_config must be an object with attributes, such as transformers'"
             f" GenerationConfig, or a dict, not {type(config).__name__}"
         )
-
-    for name, neutral in _NOT_DONE.items():
+    for name in _NOT_DONE:
         value = _attribute(config, name)
-        if value not in (None, *neutral):
-            raise ValueError(f"generation_config asks for {name}={value!r}: that is not done")
+        sentence = f"generation_config asks for {name}={value!r}: that is not done"
+        _refuse_what_is_not_done(sentence, name, value)
     found = {
         name: reader(f"generation_config.{name}", _attribute(config, name))
         for name, reader in _READERS.items()
@@ -159,25 +183,14 @@ def _items(name: str, value: object) -> Iterable[object]:
     return listed
 
 
-def _real(
-    name: str, value: object, least: float = -math.inf, most: float = math.inf
-) -> float | None:
+def _real(name: str, value: object, least: float, most: float) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, not {value!r}")
     number = float(value)
-    if not math.isfinite(number) or not least <= number <= most:
-        span = "a finite number" if most == math.inf else f"between {least:g} and {most:g}"
-        low = f" from {least:g} on" if least > -math.inf and most == math.inf else ""
-        raise ValueError(f"{name} must be {span}{low}, not {value!r}")
-    return number
-
-
-def _positive(name: str, value: object) -> float | None:
-    number = _real(name, value)
-    if number is not None and number <= 0:
-        raise ValueError(f"{name} must be above 0, not {value!r}")
+    if not least <= number <= most:
+        raise ValueError(f"{name} must be between {least:g} and {most:g}, not {value!r}")
     return number
 
 
@@ -219,46 +232,68 @@ def _ids(name: str, value: object) -> frozenset[int] | None:
 
 
 def _without_effect(name: str, value: object) -> None:
-    """One prompt needs no padding; callers pass the id to quieten a warning."""
+    """One prompt needs no padding, and the cache changes no token; callers pass both."""
 
 
 _Reader = Callable[[str, object], object]
 _READERS: Mapping[str, _Reader] = {
     "do_sample": _flag,
     "eos_token_id": _ids,
-    "frequency_penalty": _real,
+    "frequency_penalty": partial(_real, least=-2, most=2),
     "max_length": partial(_whole, least=1),
     "max_new_tokens": partial(_whole, least=1),
     "max_window_size": partial(_whole, least=0),
     "min_new_tokens": partial(_whole, least=0),
     "min_p": partial(_real, least=0, most=1),
     "pad_token_id": _without_effect,
-    "presence_penalty": _real,
-    "repetition_penalty": _positive,
+    "presence_penalty": partial(_real, least=-2, most=2),
+    "repetition_penalty": partial(_real, least=0.01, most=100),
     "seed": partial(_whole, least=-(2**63)),
     "stop_words": _words,
-    "temperature": partial(_real, least=0),
+    "temperature": partial(_real, least=0, most=100),
     "top_k": partial(_whole, least=0),
     "top_p": partial(_real, least=0, most=1),
+    "use_cache": _without_effect,
+}
+# What is of a call alone, and in no generation config.
+_OF_A_CALL: Mapping[str, _Reader] = {
+    "append_history": _flag,
+    "enable_thinking": _flag,
 }
 # What transformers' generate would do, and the values that ask for nothing.
 _NOT_DONE: Mapping[str, tuple[object, ...]] = {
-    "bad_words_ids": (),
-    "constraints": (),
+    "assistant_model": (),
+    "bad_words_ids": ([],),
+    "begin_suppress_tokens": ([],),
+    "constraints": ([],),
     "diversity_penalty": (0.0,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1.0,),
     "epsilon_cutoff": (0.0,),
     "eta_cutoff": (0.0,),
     "exponential_decay_length_penalty": (),
     "forced_bos_token_id": (),
     "forced_eos_token_id": (),
+    "force_words_ids": ([],),
     "guidance_scale": (1.0,),
+    "logits_processor": ([],),
     "no_repeat_ngram_size": (0,),
+    "num_beam_groups": (1,),
     "num_beams": (1,),
     "num_return_sequences": (1,),
+    "output_attentions": (False,),
+    "output_hidden_states": (False,),
+    "output_logits": (False,),
+    "output_scores": (False,),
     "penalty_alpha": (0.0,),
-    "sequence_bias": (),
-    "stop_strings": (),
-    "suppress_tokens": (),
+    "prefix_allowed_tokens_fn": (),
+    "return_dict_in_generate": (False,),
+    "sequence_bias": ([], {}),
+    "stop_strings": ([],),
+    "stopping_criteria": ([],),
+    "stream": (False,),
+    "streamer": (),
+    "suppress_tokens": ([],),
     "top_h": (),
     "typical_p": (1.0,),
 }

@@ -39,6 +39,8 @@ DTYPES = {
     "float32": torch.float32,
 }
 _SHORT = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+# Words by which accelerate finds the devices itself.
+_PLANS = ("auto", "balanced", "balanced_low_0", "sequential")
 _OTHER_MODEL = "Use another directory, or get this one again."
 
 
@@ -62,9 +64,11 @@ def load(
     ``device_map`` is accelerate's: "auto" is all cards, or the CPU without any. ``dtype`` is
     "auto", a name or a torch.dtype; see `resolve_dtype`. ``home`` is the cache that a Qwen-1's
     converted tokenizer is kept in. Raises StartupError when the directory cannot be served or the
-    model does not fit, TypeError or ValueError for a dtype that is none.
+    model does not fit, or when a device is none that torch can use here, TypeError or ValueError
+    for a dtype that is none.
     """
     checkpoint = read_checkpoint(Path(path))
+    check_devices(device_map)
     chosen = resolve_dtype(dtype, checkpoint, device_map)
     bpe = Bpe(tokenizer_file(checkpoint, home))
     renderer: PromptRenderer
@@ -75,6 +79,34 @@ def load(
     model = _load_model(checkpoint, device_map, chosen)
     model.generation_config = _generation_config(checkpoint, model)
     return Loaded(checkpoint, model, bpe, renderer, _long_context(model, checkpoint))
+
+
+def check_devices(device_map: DeviceMap) -> None:
+    """Raise StartupError unless each device of ``device_map`` is here; TypeError for what can be
+    none."""
+    if device_map is None or device_map in _PLANS:
+        return
+    places = device_map.values() if isinstance(device_map, Mapping) else (device_map,)
+    for place in places:
+        if place != "disk" and not _is_here(place):
+            raise StartupError(
+                f"There is no device {str(place)!r} here that torch could use.",
+                fix='Take the device map "auto" or "cpu", or install a torch that was built for'
+                " this machine's card.",
+            )
+
+
+def _is_here(place: str | int | torch.device) -> bool:
+    try:
+        device = torch.device(place)
+    except RuntimeError:
+        return False
+    if device.type == "cpu":
+        return True
+    present = torch.accelerator.current_accelerator(check_available=True)
+    if present is None or present.type != device.type:
+        return False
+    return (device.index or 0) < torch.accelerator.device_count()
 
 
 def resolve_dtype(dtype: Dtype, checkpoint: Checkpoint, device_map: DeviceMap) -> torch.dtype:
@@ -110,7 +142,7 @@ def _accelerated(device_map: DeviceMap) -> bool:
         return False
     if isinstance(device_map, Mapping):
         return any(str(place) not in ("cpu", "disk") for place in device_map.values())
-    if str(device_map) in ("auto", "balanced", "balanced_low_0", "sequential"):
+    if device_map in _PLANS:
         return bool(torch.accelerator.is_available())
     return not str(device_map).startswith("cpu")
 
@@ -124,8 +156,8 @@ def _load_model(
             if checkpoint.raw
             else _load_native(checkpoint.folder, device_map, dtype)
         )
-    except (OSError, ValueError, RuntimeError) as exc:
-        # torch.OutOfMemoryError is a RuntimeError.
+    except (OSError, ValueError, RuntimeError, AssertionError) as exc:
+        # torch.OutOfMemoryError is a RuntimeError; a torch without CUDA asserts that it has it.
         raise StartupError(
             f"The model in {checkpoint.folder} cannot be loaded: {_first_line(exc)}.",
             fix="Where memory ran out, use a smaller model or more cards; else get it again.",

@@ -20,13 +20,31 @@ from qwen_openai.engines.qwen_chat.load import DeviceMap, Dtype, Loaded, load
 from qwen_openai.engines.qwen_chat.reply import Reply, ReplyStream, pieces
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.families import family_named, family_of
+from qwen_openai.models.checkpoint import chat_template
 from qwen_openai.prompting.bpe import TooLong
 from qwen_openai.prompting.qwen1 import Qwen1Renderer, window
+from qwen_openai.prompting.render import Renderer
+from qwen_openai.prompting.renderer import PromptRenderer
+from qwen_openai.prompting.template import ChatTemplate
 
 Pairs = list[tuple[str, str]]
 
 # The original's own keywords for the type of number.
 _FLAGS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+# Keywords that say how to download, or how to load: a directory is just read.
+_WITHOUT_EFFECT = frozenset(
+    (
+        "cache_dir",
+        "code_revision",
+        "force_download",
+        "local_files_only",
+        "low_cpu_mem_usage",
+        "resume_download",
+        "revision",
+        "token",
+        "use_flash_attn",
+    )
+)
 # A prompt that is too long is still counted exactly up to this many tokens over the context.
 _COUNTED_BEYOND = 32_768
 
@@ -67,6 +85,7 @@ class QwenChat:
         self._model = loaded.model
         self._bpe = loaded.bpe
         self._loop = TokenLoop(loaded.model, loaded.long_context)
+        self._renderers: dict[bool, PromptRenderer] = {}
         family = family_named("qwen1") if self.checkpoint.qwen1 else family_of(self.checkpoint.name)
         known = (self.renderer.token_id(token) for token in family.stop_tokens)
         self._stop_ids = frozenset(number for number in known if number is not None)
@@ -88,10 +107,12 @@ class QwenChat:
         a name or a torch.dtype; "auto" is what is on disk (float16 where the card knows no
         bfloat16), and float32 on a CPU. The older spellings ``torch_dtype=`` and ``bf16=True``,
         ``fp16=True``, ``fp32=True`` are taken too. ``trust_remote_code`` is accepted and has no
-        effect: code that comes with a model is never run. ``home`` is the cache folder.
+        effect: code that comes with a model is never run. Nor has what says how to download or to
+        load: revision, code_revision, cache_dir, force_download, resume_download, local_files_only,
+        token, low_cpu_mem_usage, use_flash_attn. ``home`` is the cache folder.
 
-        Raises StartupError when the directory is none that can be run, TypeError for an unknown
-        keyword.
+        Raises StartupError when the directory is none that can be run or a device is not there,
+        TypeError for an unknown keyword.
         """
         return cls(load(path, device_map, _dtype(dtype, kwargs), home))
 
@@ -117,6 +138,18 @@ class QwenChat:
         dtype: torch.dtype = self._model.dtype
         return dtype
 
+    @property
+    def prefill(self) -> int:
+        """How many tokens of a prompt are read at once: 512 on a card, 128 on a CPU. It may be set,
+        for answers that begin later. An answer can be cancelled only between two such pieces."""
+        return self._loop.piece
+
+    @prefill.setter
+    def prefill(self, tokens: int) -> None:
+        if tokens < 1:
+            raise ValueError(f"prefill must be at least 1 token, not {tokens}")
+        self._loop.piece = tokens
+
     def eval(self) -> "QwenChat":
         """Return the model, which is always ready to answer."""
         return self
@@ -139,9 +172,12 @@ class QwenChat:
         ``generation_config`` is None, the object's own is used; keywords come before either:
         max_new_tokens, max_length, min_new_tokens, do_sample, temperature, top_p, top_k, min_p,
         repetition_penalty, presence_penalty, frequency_penalty, seed, stop_words, max_window_size,
-        eos_token_id; a pad_token_id has no effect. Without any limit the answer may fill the
-        context. Pairs that are too many for ``max_window_size`` are left out, the oldest first: for
-        Qwen-1 as its own code counts, for others so that the whole prompt is shorter.
+        eos_token_id, append_history (False: the history comes back without the new pair),
+        enable_thinking (for a chat template that knows it, such as Qwen3's). pad_token_id and
+        use_cache have no effect; other keywords of transformers' `generate` are taken with values
+        that ask for nothing. Without any limit the answer may fill the context. Pairs that are too
+        many for ``max_window_size`` are left out, the oldest first: for Qwen-1 as its own code
+        counts, for others so that the whole prompt is shorter.
 
         Raises ValueError and TypeError, naming the argument, and ValueError when the prompt leaves
         no room for an answer.
@@ -149,7 +185,7 @@ class QwenChat:
         pairs = _pairs(history)
         arguments = self._arguments(stop_words_ids, generation_config, kwargs)
         reply = self._open(query, pairs, system, arguments).drain()
-        return reply, [*pairs, (query, str(reply))]
+        return reply, [*pairs, (query, str(reply))] if arguments.append_history else pairs
 
     def chat_stream(
         self,
@@ -200,7 +236,7 @@ class QwenChat:
             if not isinstance(value, str):
                 raise TypeError(f"{name} must be a string, not {type(value).__name__}")
         try:
-            prompt, dropped = self._prompt(query, pairs, system, arguments.max_window_size)
+            prompt, dropped = self._prompt(query, pairs, system, arguments)
         except InvalidRequest as exc:
             raise ValueError(exc.message) from exc
         max_tokens = self._room(len(prompt), arguments)
@@ -214,39 +250,35 @@ class QwenChat:
         )
 
     def _prompt(
-        self, query: str, pairs: Pairs, system: str | None, max_window_size: int | None
+        self, query: str, pairs: Pairs, system: str | None, arguments: Arguments
     ) -> tuple[list[int], int]:
         """Return the ids of the prompt and how many pairs are not in it."""
         question, rules = _valid(query), None if system is None else _valid(system)
         history = [(_valid(asked), _valid(answered)) for asked, answered in pairs]
+        renderer = self._renderer(arguments.enable_thinking)
         kept = len(history)
-        if max_window_size is not None:
-            kept = self._window(question, history, rules, max_window_size)
+        if arguments.max_window_size is not None:
+            kept = _window(renderer, question, history, rules, arguments.max_window_size)
         messages = from_history(history[len(history) - kept :], question, rules)
         try:
-            ids = self.renderer.render_within(messages, self.context + _COUNTED_BEYOND)
+            ids = renderer.render_within(messages, self.context + _COUNTED_BEYOND)
         except TooLong as exc:
             raise ValueError(self._too_long(f"at least {exc.at_least}")) from None
         return ids, len(history) - kept
 
-    def _window(
-        self, question: str, history: Pairs, system: str | None, max_window_size: int
-    ) -> int:
-        """Return how many of the newest pairs the window holds."""
-        if isinstance(self.renderer, Qwen1Renderer):
-            return window(self.renderer, system, history, max_window_size)
-        known: dict[str, list[int]] = {}
+    def _renderer(self, enable_thinking: bool | None) -> PromptRenderer:
+        """Return what makes prompts in which the template's variable of that name is set.
 
-        def fits(kept: int) -> bool:
-            messages = from_history(history[len(history) - kept :], question, system)
-            try:
-                self.renderer.render_within(messages, max_window_size - 1, known=known)
-            except TooLong:
-                return False
-            return True
-
-        # More pairs make a longer prompt: find the last number that fits by halving.
-        return bisect_left(range(1, len(history) + 1), True, key=lambda kept: not fits(kept))
+        Qwen-1 has no such template, and no thoughts.
+        """
+        if enable_thinking is None or self.checkpoint.qwen1 is not None:
+            return self.renderer
+        renderer = self._renderers.get(enable_thinking)
+        if renderer is None:
+            line = f"{{% set enable_thinking = {str(enable_thinking).lower()} %}}"
+            renderer = Renderer(self._bpe, ChatTemplate(line + chat_template(self.checkpoint)))
+            self._renderers[enable_thinking] = renderer
+        return renderer
 
     def _room(self, prompt_tokens: int, arguments: Arguments) -> int:
         """Return how many tokens the answer may have, at least one."""
@@ -269,6 +301,30 @@ class QwenChat:
         )
 
 
+def _window(
+    renderer: PromptRenderer,
+    question: str,
+    history: Pairs,
+    system: str | None,
+    max_window_size: int,
+) -> int:
+    """Return how many of the newest pairs the window holds."""
+    if isinstance(renderer, Qwen1Renderer):
+        return window(renderer, system, history, max_window_size)
+    known: dict[str, list[int]] = {}
+
+    def fits(kept: int) -> bool:
+        messages = from_history(history[len(history) - kept :], question, system)
+        try:
+            renderer.render_within(messages, max_window_size - 1, known=known)
+        except TooLong:
+            return False
+        return True
+
+    # More pairs make a longer prompt: find the last number that fits by halving.
+    return bisect_left(range(1, len(history) + 1), True, key=lambda kept: not fits(kept))
+
+
 def _dtype(dtype: Dtype, keywords: dict[str, object]) -> Dtype:
     """Return the type of number that is asked for, in whichever of its spellings."""
     told = [dtype] if dtype != "auto" else []
@@ -278,6 +334,8 @@ def _dtype(dtype: Dtype, keywords: dict[str, object]) -> Dtype:
                 told.append(value)
             elif value is not None:
                 raise TypeError(f"torch_dtype must be a name or a torch.dtype, not {value!r}")
+        elif name in _WITHOUT_EFFECT:
+            continue
         elif name not in _FLAGS:
             raise TypeError(f"from_pretrained() has no argument {name!r}")
         elif value:

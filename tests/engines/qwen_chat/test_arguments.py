@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from qwen_openai.core import Sampling
 from qwen_openai.engines.qwen_chat.arguments import Arguments, read_arguments, read_stop_ids
@@ -150,9 +150,8 @@ def test_limits(
         ("stop_words_ids", ["a"]),
         ("stop_words_ids", [["a"]]),
         ("max_tokens", 5),
-        ("num_beams", 2),
-        ("stream", True),
-        ("logits_processor", []),
+        ("append_history", 1),
+        ("enable_thinking", "no"),
     ],
 )
 def test_wrong_kinds_are_named(read: Read, name: str, value: object) -> None:
@@ -170,10 +169,22 @@ def test_wrong_kinds_are_named(read: Read, name: str, value: object) -> None:
         ("top_p", -0.1),
         ("top_k", -1),
         ("min_p", 1.1),
+        ("temperature", 1e39),
         ("repetition_penalty", 0),
         ("repetition_penalty", -1.0),
+        ("repetition_penalty", 1e-40),
+        ("repetition_penalty", 1e39),
         ("presence_penalty", math.inf),
+        ("presence_penalty", 3e38),
+        ("presence_penalty", -2.5),
         ("frequency_penalty", math.nan),
+        ("frequency_penalty", 2.5),
+        ("num_beams", 2),
+        ("stream", True),
+        ("logits_processor", [min]),
+        ("logits_processor", torch.ones(2)),
+        ("stopping_criteria", [max]),
+        ("streamer", object()),
         ("max_new_tokens", 0),
         ("max_length", 0),
         ("min_new_tokens", -1),
@@ -190,6 +201,41 @@ def test_wrong_kinds_are_named(read: Read, name: str, value: object) -> None:
 def test_wrong_values_are_named(read: Read, name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
         read(QWEN1, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("logits_processor", [None, [], LogitsProcessorList()]),
+        ("stopping_criteria", [None, [], StoppingCriteriaList()]),
+        ("stream", [None, False]),
+        ("streamer", [None]),
+        ("num_beams", [None, 1]),
+        ("num_return_sequences", [1]),
+        ("no_repeat_ngram_size", [0]),
+        ("typical_p", [1, 1.0]),
+        ("use_cache", [None, True, False]),
+        ("return_dict_in_generate", [False]),
+        ("sequence_bias", [None, {}]),
+    ],
+)
+def test_what_asks_for_nothing_is_taken_in_either_way(
+    read: Read, name: str, values: list[object]
+) -> None:
+    for value in values:
+        assert read(QWEN1, **{name: value}) == read({**QWEN1, name: value}) == read(QWEN1)
+
+
+def test_what_is_of_a_call_alone(read: Read) -> None:
+    told = read({**QWEN1, "append_history": False, "enable_thinking": False})
+    assert told == read(QWEN1, append_history=True, enable_thinking=None)
+    told = read(QWEN1, append_history=False, enable_thinking=False)
+    assert (told.append_history, told.enable_thinking) == (False, False)
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-3, 100])
+def test_extreme_temperatures(read: Read, temperature: float) -> None:
+    assert read(temperature=temperature).sampling.temperature == temperature
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qwen_openai import QwenChat
-from qwen_openai.engines.qwen_chat.load import DeviceMap, Dtype, Loaded, load, resolve_dtype
+from qwen_openai.engines.qwen_chat.load import (
+    DeviceMap,
+    Dtype,
+    Loaded,
+    check_devices,
+    load,
+    resolve_dtype,
+)
 from qwen_openai.errors import StartupError
 from qwen_openai.models.checkpoint import read_checkpoint
 from qwen_openai.models.qwen1 import state_dict
@@ -63,6 +70,21 @@ def test_converted(converted_folder: Path, qwen1_loaded: Loaded) -> None:
         ({"bf16": True}, torch.bfloat16),
         ({"fp16": True}, torch.float16),
         ({"fp32": True, "trust_remote_code": True}, torch.float32),
+        (
+            {
+                "bf16": True,
+                "revision": "v1.1.4",
+                "code_revision": None,
+                "resume_download": True,
+                "force_download": False,
+                "cache_dir": "elsewhere",
+                "local_files_only": True,
+                "token": None,
+                "low_cpu_mem_usage": True,
+                "use_flash_attn": True,
+            },
+            torch.bfloat16,
+        ),
     ],
 )
 def test_types_of_number(
@@ -81,6 +103,7 @@ def test_types_of_number(
         ({"bf16": True, "fp16": True}, ValueError, "bfloat16, float16"),
         ({"dtype": "float32", "bf16": True}, ValueError, "float32, bfloat16"),
         ({"load_in_8bit": True}, TypeError, "load_in_8bit"),
+        ({"revision": "v1.1.4", "quantization_config": {}}, TypeError, "quantization_config"),
     ],
 )
 def test_wrong_keywords_are_named(
@@ -109,6 +132,37 @@ def test_the_type_by_the_device(
 ) -> None:
     """The golden checkpoint is float16 on disk."""
     assert resolve_dtype(dtype, read_checkpoint(golden / "checkpoint"), device_map) == expected
+
+
+@pytest.mark.parametrize(
+    ("device_map", "name"),
+    [
+        ("banana", "banana"),
+        ("", ""),
+        ("cuda:99", "cuda:99"),
+        ("meta", "meta"),
+        (99, "99"),
+        (-1, "-1"),
+        (torch.device("cuda:99"), "cuda:99"),
+        ({"model": "cpu", "lm_head": "banana"}, "banana"),
+    ],
+)
+def test_a_device_that_is_not_here(qwen2_folder: Path, device_map: DeviceMap, name: str) -> None:
+    with pytest.raises(StartupError, match=f"no device '{name}' here") as caught:
+        QwenChat.from_pretrained(qwen2_folder, device_map=device_map)
+    assert '"auto" or "cpu"' in (caught.value.fix or "")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a card")
+@pytest.mark.parametrize("device_map", ["cuda", "cuda:0", 0])
+def test_a_card_where_there_is_none(qwen2_folder: Path, device_map: DeviceMap) -> None:
+    with pytest.raises(StartupError, match=r"no device '(cuda|cuda:0|0)' here"):
+        QwenChat.from_pretrained(qwen2_folder, device_map=device_map)
+
+
+@pytest.mark.parametrize("device_map", [None, "cpu", "cpu:0", "auto", {"": "cpu"}])
+def test_devices_that_are_here(device_map: DeviceMap) -> None:
+    check_devices(device_map)
 
 
 @pytest.fixture
