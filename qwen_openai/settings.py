@@ -128,17 +128,22 @@ class Settings(BaseSettings):
         None, ge=256, description="tokens a slot, prompt and answer; empty: from memory"
     )
     slots: int | None = Field(
-        None, ge=1, le=64, description="answers made at once; empty: from memory"
+        None, ge=1, le=64, description="answers made at once; empty: from memory; qwen_chat: 1"
     )
     threads: int | None = Field(
         None, ge=1, description="engine threads; empty: the cores of this machine"
     )
     batch_tokens: int = Field(
-        128, ge=16, le=2048, description="prompt tokens processed in one step"
+        128,
+        ge=16,
+        le=2048,
+        description="prompt tokens read in one step; qwen_chat on a card: 512 unless set",
     )
-    prompt_cache: bool = Field(True, description="reuse the state of an earlier, like prompt")
+    prompt_cache: bool = Field(
+        True, description="llamacpp: reuse the state of an earlier, like prompt"
+    )
     prompt_cache_mib: int = Field(
-        0, ge=0, description="further memory for prompts of idle slots, MiB"
+        0, ge=0, description="llamacpp: further memory for prompts of idle slots, MiB"
     )
     default_max_tokens: int = Field(
         4096, ge=1, description="answer limit where a request gives none"

@@ -3,6 +3,7 @@ can fail at once fails before what takes long.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -10,18 +11,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qwen_openai.cli.flags import Flags, with_settings
-from qwen_openai.cli.loading import loading
 from qwen_openai.engines.base import Engine
 from qwen_openai.settings import Loaded, Settings
 
+if TYPE_CHECKING:
+    from qwen_openai.cli.loading import Loading
+
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+STUCK = 1
+
+MakeEngine = Callable[[Settings, "Loading"], Engine]
+"""Makes an engine that tells the Loading how far its start has come."""
 
 
 @with_settings
@@ -59,20 +65,24 @@ def serve(
     run(loaded.settings, started)
 
 
-def run(settings: Settings, started: float) -> None:
-    """Serve until a signal. ``started`` is time.monotonic() at the start of the program.
+def run(settings: Settings, started: float, make: MakeEngine | None = None) -> None:
+    """Serve until a signal. ``started`` is time.monotonic() at the start of the program; ``make``
+    stands in for the engine that the settings ask for.
 
-    Raises StartupError.
+    Raises StartupError. Ends the process where the engine's thread does not end.
     """
     from qwen_openai import server
+    from qwen_openai.cli.loading import Loading
     from qwen_openai.observe.logs import configure
 
     configure(settings)
     sock = server.bind(settings)
     try:
-        engine = _create_engine(settings)
+        progress = Loading(f"Loading {settings.model}")
+        engine = (make or _create_engine)(settings, progress)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(settings, engine, sock, started))
+            runner.run(_serve(settings, engine, progress, sock, started))
+        _leave_at_once(STUCK, "A step of the model did not end; the process is ended without it.")
     except (typer.Exit, KeyboardInterrupt) as error:
         _leave_at_once(error.exit_code if isinstance(error, typer.Exit) else INTERRUPTED)
         raise
@@ -80,30 +90,36 @@ def run(settings: Settings, started: float) -> None:
         sock.close()
 
 
-def _leave_at_once(code: int) -> None:
-    """End the process here where a thread still loads weights: nothing can stop it, and torch's own
-    code in it would crash the interpreter as that ends in its orderly way."""
+def _leave_at_once(code: int, reason: str = "") -> None:
+    """End the process here where the engine's thread still loads or computes: nothing can stop it,
+    and torch's own code in it would crash the interpreter as that ends in its orderly way."""
     from qwen_openai.engines.qwen_chat.worker import THREAD_NAME
 
     if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        # Nobody may read either any more, and that is no reason to stay.
+        with contextlib.suppress(OSError):
+            if reason:
+                _note(reason)
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
-def _create_engine(settings: Settings) -> Engine:
+def _create_engine(settings: Settings, progress: "Loading") -> Engine:
     from qwen_openai.cli.pull import obtain
     from qwen_openai.engines.factory import create_engine, notes
 
     if settings.engine == "fake":
         return create_engine(settings, None)
     files = obtain(settings)
-    for sentence in notes(files):
+    for sentence in notes(settings, files):
         typer.echo(sentence, err=True)
-    return create_engine(settings, files)
+    return create_engine(settings, files, progress.report)
 
 
-async def _serve(settings: Settings, engine: Engine, sock: socket.socket, started: float) -> None:
+async def _serve(
+    settings: Settings, engine: Engine, progress: "Loading", sock: socket.socket, started: float
+) -> None:
     from rich.console import Console
 
     from qwen_openai import server
@@ -116,14 +132,14 @@ async def _serve(settings: Settings, engine: Engine, sock: socket.socket, starte
 
     try:
         preloading = asyncio.create_task(server.preload())
-        await _start(engine, settings)
+        await _start(engine, contextlib.nullcontext() if settings.engine == "fake" else progress)
         await preloading
         await server.serve(settings, engine, sock=sock, on_ready=on_ready)
     finally:
         await engine.aclose()
 
 
-async def _start(engine: Engine, settings: Settings) -> None:
+async def _start(engine: Engine, progress: "contextlib.nullcontext[None] | Loading") -> None:
     """Load the model; a SIGTERM meanwhile ends the program as Ctrl-C does."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(engine.start())
@@ -135,7 +151,7 @@ async def _start(engine: Engine, settings: Settings) -> None:
 
     loop.add_signal_handler(signal.SIGTERM, terminate)
     try:
-        with loading(f"Loading {settings.model}") if settings.engine != "fake" else nullcontext():
+        with progress:
             await task
     except asyncio.CancelledError:
         if terminated.is_set():

@@ -3,6 +3,8 @@
 Engine modules are imported only when chosen, so that each costs nothing to those who use another.
 """
 
+import re
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -20,9 +22,23 @@ if TYPE_CHECKING:
 # What `qwen_chat` imports, in the order in which it is said to be missing.
 _NEEDED = ("torch", "transformers", "accelerate", "safetensors")
 
+# Settings that only one of the engines looks at.
+_OF_LLAMACPP = ("prompt_cache", "prompt_cache_mib")
+_OF_QWEN_CHAT = ("device_map", "dtype")
 
-def create_engine(settings: Settings, files: ModelFiles | Checkpoint | None) -> Engine:
+_DEVICE_MAP = re.compile(
+    r"auto|balanced|balanced_low_0|sequential|cpu|(?:cuda|mps|xpu|npu|mlu|musa|hpu)(?::\d+)?"
+)
+
+Report = Callable[[int, int], None]
+"""Told, from the engine's thread, how many weights of how many are loaded."""
+
+
+def create_engine(
+    settings: Settings, files: ModelFiles | Checkpoint | None, report: Report | None = None
+) -> Engine:
     """Make the engine that ``settings`` ask for; ``files`` is None for the fake engine alone.
+    ``report`` is called while an engine loads that can say how far it is.
 
     Raises StartupError when the model does not fit in memory, when the engine asked for cannot run
     it, and when a library that it needs is not installed.
@@ -45,7 +61,7 @@ def create_engine(settings: Settings, files: ModelFiles | Checkpoint | None) -> 
                 f"The engine llamacpp runs GGUF files; {files.name} is a directory of safetensors.",
                 fix="Leave --engine out, or give the model's GGUF file.",
             )
-        return _qwen_chat(settings, files)
+        return _qwen_chat(settings, files, report)
     if settings.engine == "qwen_chat":
         raise StartupError(
             f"The engine qwen_chat runs directories of safetensors; {files.name} is a GGUF file.",
@@ -54,11 +70,12 @@ def create_engine(settings: Settings, files: ModelFiles | Checkpoint | None) -> 
     return _llamacpp(settings, files)
 
 
-def notes(files: ModelFiles | Checkpoint) -> list[str]:
-    """What to tell before the model is loaded: how it is taken, where that is not plain."""
+def notes(settings: Settings, files: ModelFiles | Checkpoint) -> list[str]:
+    """What to tell before the model is loaded: how it is taken, where that is not plain, and which
+    of the settings that somebody gave have no effect on it."""
     if not isinstance(files, Checkpoint):
-        return []
-    said = []
+        return _without_effect(settings, _OF_QWEN_CHAT, "llamacpp")
+    said = _without_effect(settings, _OF_LLAMACPP, "qwen_chat")
     if asks_for_code(files.folder):
         instead = "its weights are read as Qwen2's" if files.raw else "its weights are read"
         said.append(
@@ -69,6 +86,17 @@ def notes(files: ModelFiles | Checkpoint) -> list[str]:
     layout = "in the Qwen-1 layout, converted while they are loaded" if files.raw else "as they are"
     said.append(f"{files.name}: {size} of weights in {files.dtype}, {layout}.")
     return said
+
+
+def _without_effect(settings: Settings, names: tuple[str, ...], engine: str) -> list[str]:
+    defaults = Settings.model_fields
+    given = [name for name in names if getattr(settings, name) != defaults[name].default]
+    if not given:
+        return []
+    have = "has" if len(given) == 1 else "have"
+    return [
+        f"{' and '.join(given)} {have} no effect on the engine {engine}, which runs this model."
+    ]
 
 
 def _llamacpp(settings: Settings, files: ModelFiles) -> Engine:
@@ -104,8 +132,13 @@ def _llamacpp(settings: Settings, files: ModelFiles) -> Engine:
     return LlamaCppEngine(options, load_vocabulary)
 
 
-def _qwen_chat(settings: Settings, checkpoint: Checkpoint) -> Engine:
+def _qwen_chat(settings: Settings, checkpoint: Checkpoint, report: Report | None) -> Engine:
     _require_libraries(checkpoint)
+    if _DEVICE_MAP.fullmatch(settings.device_map) is None:
+        raise StartupError(
+            f"The device map {settings.device_map!r} is none that is known.",
+            fix="Give --device-map auto, balanced, sequential, cpu, cuda or cuda:N (the card N).",
+        )
     if settings.slots is not None and settings.slots > 1:
         raise StartupError(
             f"The engine qwen_chat makes one answer at a time; {settings.slots} slots were asked "
@@ -120,9 +153,14 @@ def _qwen_chat(settings: Settings, checkpoint: Checkpoint) -> Engine:
         stall_timeout=settings.stall_timeout,
     )
 
+    given = settings.model_fields_set
+
     def load() -> "QwenChat":
         # Not before: this imports torch, and is to do so in the engine's thread.
-        from qwen_openai.engines.qwen_chat.startup import Wishes, load_checkpoint
+        try:
+            from qwen_openai.engines.qwen_chat.startup import Wishes, load_checkpoint
+        except Exception as error:  # the edge to libraries that raise anything when they are broken
+            raise _broken_libraries(error) from error
 
         wishes = Wishes(
             device_map=settings.device_map,
@@ -130,8 +168,10 @@ def _qwen_chat(settings: Settings, checkpoint: Checkpoint) -> Engine:
             context=settings.context,
             threads=settings.threads,
             home=settings.home,
+            # Unasked, a card takes more at once than the default that suits processors.
+            batch_tokens=settings.batch_tokens if "batch_tokens" in given else None,
         )
-        return load_checkpoint(checkpoint, wishes)
+        return load_checkpoint(checkpoint, wishes, report)
 
     return QwenChatEngine(load, options)
 
@@ -145,3 +185,14 @@ def _require_libraries(checkpoint: Checkpoint) -> None:
             fix="`pip install torch==2.13.0`, then `pip install 'qwen-openai[transformers]'`; "
             f"`scripts/serve {checkpoint.name}` does both.",
         )
+
+
+def _broken_libraries(error: Exception) -> StartupError:
+    """They are there and cannot be imported: built for another CUDA or Python, half updated."""
+    reason = (str(error).splitlines() or [""])[0][:300].rstrip(".")
+    return StartupError(
+        f"torch, or what belongs to it, is installed but does not work here: "
+        f"{type(error).__name__}: {reason}.",
+        fix="Install it again for this machine: `pip install --force-reinstall torch==2.13.0 "
+        "transformers accelerate safetensors`; `python -c 'import torch'` shows whether it works.",
+    )

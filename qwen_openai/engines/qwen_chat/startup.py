@@ -3,6 +3,8 @@
 Imports torch: the engine's thread calls it, and nobody else imports it.
 """
 
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,35 +15,94 @@ from qwen_openai.engines.machine import measure
 from qwen_openai.engines.qwen_chat.load import resolve_dtype
 from qwen_openai.engines.qwen_chat.model import QwenChat
 from qwen_openai.engines.qwen_chat.sizing import choose, free_memory
+from qwen_openai.errors import StartupError
 from qwen_openai.models.checkpoint import Checkpoint
+
+# Tokens of a prompt in one step on a CPU, where a step of more would take seconds.
+_BATCH_ON_CPU = 128
+
+Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the settings say; None leaves it to the machine. ``home`` is the cache folder."""
+    """What the settings say; None leaves it to the machine. ``home`` is the cache folder,
+    ``batch_tokens`` the tokens of a prompt that are read in one step."""
 
     device_map: str = "auto"
     dtype: str = "auto"
     context: int | None = None
     threads: int | None = None
     home: Path | None = None
+    batch_tokens: int | None = None
 
 
-def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes) -> QwenChat:
-    """Load the model; its ``context`` is what was asked for, or what the memory holds.
+def load_checkpoint(
+    checkpoint: Checkpoint, wishes: Wishes, report: Report | None = None
+) -> QwenChat:
+    """Load the model; its ``context`` is what was asked for, or what the memory holds. ``report``
+    is told how many of how many weights are loaded.
 
     Raises StartupError when it does not fit or cannot be loaded.
     """
+    _require_accelerator(wishes.device_map)
     dtype = resolve_dtype(wishes.dtype, checkpoint, wishes.device_map)
     room = free_memory(wishes.device_map)
     name = str(dtype).removeprefix("torch.")
     sizing = choose(checkpoint, room, dtype=name, context=wishes.context)
     # For tensors on the CPU; torch counts the machine's cores, not the container's.
     torch.set_num_threads(wishes.threads or measure().cores)
-    # `serve` shows that it loads; a second bar would be drawn over that.
+    # `serve` shows how far it is; a second bar would be drawn over that.
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it bare
-    model = QwenChat.from_pretrained(
-        checkpoint.folder, device_map=wishes.device_map, dtype=dtype, home=wishes.home
-    )
+    with _reporting(report):
+        model = QwenChat.from_pretrained(
+            checkpoint.folder, device_map=wishes.device_map, dtype=dtype, home=wishes.home
+        )
     model.context = sizing.context
+    if wishes.batch_tokens is not None:
+        model.prefill = wishes.batch_tokens
+    elif model.device.type == "cpu":
+        model.prefill = _BATCH_ON_CPU
     return model
+
+
+def _require_accelerator(device_map: str) -> None:
+    """Raise StartupError for a kind of device that torch does not find here. (`free_memory` looks
+    for each single card of CUDA.)"""
+    kind = device_map.partition(":")[0]
+    if kind not in ("mps", "xpu", "npu", "mlu", "musa", "hpu"):
+        return
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is None or found.type != kind:
+        raise StartupError(
+            f"There is no device {device_map!r} here that torch could use.",
+            fix="Give --device-map auto, or install a torch that was built for this device.",
+        )
+
+
+@contextmanager
+def _reporting(report: Report | None) -> Iterator[None]:
+    """Have transformers tell ``report`` of each weight that it has loaded, in place of its bar."""
+    if report is None:
+        yield
+        return
+
+    def make(
+        factory: Callable[..., object], args: tuple[object, ...], named: dict[str, object]
+    ) -> object:
+        if args and isinstance(args[0], Collection) and named.get("desc") == "Loading weights":
+            return _counted(args[0], report)
+        return factory(*args, **named)
+
+    before = logging.set_tqdm_hook(make)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
+
+
+def _counted(items: Collection[object], report: Report) -> Iterator[object]:
+    for done, item in enumerate(items):
+        report(done, len(items))
+        yield item
+    report(len(items), len(items))

@@ -85,7 +85,10 @@ def test_a_gguf_is_not_for_this_engine() -> None:
     files = ModelFiles("m", Path("m.gguf"), Path("t"), Description("m", "q", 1, 1, 1, "", None))
     with pytest.raises(StartupError, match="m is a GGUF file"):
         create_engine(make_settings(engine="qwen_chat"), files)
-    assert notes(files) == []
+    assert notes(make_settings(), files) == []
+    assert notes(make_settings(dtype="float16"), files) == [
+        "dtype has no effect on the engine llamacpp, which runs this model."
+    ]
 
 
 def test_a_missing_library_is_one_sentence_with_the_commands(
@@ -104,7 +107,7 @@ def test_a_missing_library_is_one_sentence_with_the_commands(
 def test_code_that_comes_with_a_checkpoint_is_said_not_to_run(
     qwen2_folder: Path, tmp_path: Path
 ) -> None:
-    assert notes(read_checkpoint(qwen2_folder, "tiny")) == [
+    assert notes(make_settings(), read_checkpoint(qwen2_folder, "tiny")) == [
         "tiny: 0.0 GB of weights in float32, as they are."
     ]
     for file in qwen2_folder.iterdir():
@@ -113,7 +116,7 @@ def test_code_that_comes_with_a_checkpoint_is_said_not_to_run(
     (tmp_path / "config.json").unlink()
     config["auto_map"] = {"AutoModelForCausalLM": "evil.Model"}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    first, _ = notes(read_checkpoint(tmp_path, "tiny"))
+    first, _ = notes(make_settings(), read_checkpoint(tmp_path, "tiny"))
     assert first == (
         "tiny brings Python code of its own (auto_map in its config.json). That is never run here: "
         "its weights are read, without it."
