@@ -57,6 +57,7 @@ def describe(model: LocalModel, name: str, context: int) -> EngineInfo:
     if checkpoint.raw:
         facts.append(("layout", "Qwen-1, converted while loading"))
     facts.append(("cache", f"{checkpoint.kv_values_per_token * width / 1024:,.0f} KiB a token"))
+    facts += _offloaded(model)
     return EngineInfo(
         engine="qwen_chat",
         model=name,
@@ -71,9 +72,24 @@ def describe(model: LocalModel, name: str, context: int) -> EngineInfo:
 
 def _devices(model: LocalModel) -> str:
     """All that accelerate has spread the weights over, else the one device."""
+    names = sorted(set(_places(model))) or [str(model.device)]
+    return ", ".join(device_name(name) for name in names)
+
+
+def _offloaded(model: LocalModel) -> list[tuple[str, str]]:
+    """What accelerate had to leave in the machine's memory beside cards, which slows each token."""
+    places = _places(model)
+    on_cpu = sum(place in ("cpu", "disk") for place in places)
+    if on_cpu in (0, len(places)):
+        return []
+    parts = f"{on_cpu} of {len(places)} parts of the model did not fit on the cards"
+    return [("on the CPU", f"{parts}; every token waits for them")]
+
+
+def _places(model: LocalModel) -> list[str]:
+    """Where each part of the model is, if it was spread at all."""
     spread = getattr(getattr(model, "model", None), "hf_device_map", None) or {}
-    names = {f"cuda:{place}" if isinstance(place, int) else str(place) for place in spread.values()}
-    return ", ".join(device_name(name) for name in sorted(names) or [str(model.device)])
+    return [f"cuda:{place}" if isinstance(place, int) else str(place) for place in spread.values()]
 
 
 def answerer(model: LocalModel, *, context: int, default_max_tokens: int) -> Answerer:

@@ -13,6 +13,7 @@ import torch
 from qwen_openai.core import Event, Finish, Job, Message, Sampling, Started, Text, Tool
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.qwen_chat.engine import QwenChatEngine, QwenChatOptions
+from qwen_openai.engines.qwen_chat.jobs import describe
 from qwen_openai.engines.qwen_chat.worker import THREAD_NAME
 from qwen_openai.errors import (
     ContextLengthExceeded,
@@ -291,6 +292,16 @@ async def test_cards_that_share_the_weights_are_all_shown() -> None:
     model.model = SimpleNamespace(hf_device_map={"a": "cpu", "b": "mps", "c": "cpu"})  # type: ignore[attr-defined]
     async with running(model) as engine:
         assert engine.info().device == "CPU, mps"
+        assert dict(engine.info().facts)["on the CPU"] == (
+            "2 of 3 parts of the model did not fit on the cards; every token waits for them"
+        )
+
+
+@pytest.mark.parametrize("places", [{"": "cpu"}, {"a": "xpu:0", "b": "xpu:1"}, {}])
+def test_only_a_model_that_is_partly_on_cards_is_offloaded(places: dict[str, object]) -> None:
+    model = Scripted()
+    model.model = SimpleNamespace(hf_device_map=places)  # type: ignore[attr-defined]
+    assert "on the CPU" not in dict(describe(model, "m", 1024).facts)
 
 
 async def test_an_answer_that_just_ends_is_a_failure() -> None:
