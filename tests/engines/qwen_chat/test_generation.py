@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache
 
 from qwen_openai.core import Sampling
+from qwen_openai.engines.qwen_chat.cache import GrowingLayer
 from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop, first_device
 from qwen_openai.engines.qwen_chat.load import Loaded, load
 
@@ -33,6 +34,16 @@ def test_a_prompt_is_read_in_pieces(loaded: Loaded, size: int, pieces: int) -> N
     assert steps[:pieces] == [None] * pieces
     assert steps[pieces:] == whole[1:]
     assert len(whole) == 6
+
+
+def test_the_cache_has_room_for_prompt_and_answer_alone(loaded: Loaded) -> None:
+    steps = TokenLoop(loaded.model, None, 8).run(range(40), GREEDY, Limits(20, frozenset()))
+    next(steps)
+    gc.collect()
+    layers = [each for each in gc.get_objects() if type(each) is GrowingLayer]
+    sizes = [buffer.shape[-2] for layer in layers for buffer in layer._buffers or ()]
+    assert sizes == [60] * 2 * loaded.model.config.num_hidden_layers
+    steps.close()
 
 
 def test_the_piece_is_chosen_by_the_device(loaded: Loaded) -> None:
