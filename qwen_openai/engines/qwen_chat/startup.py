@@ -12,10 +12,9 @@ import torch
 from transformers.utils import logging
 
 from qwen_openai.engines.machine import measure
-from qwen_openai.engines.qwen_chat.load import resolve_dtype
+from qwen_openai.engines.qwen_chat.load import check_devices, resolve_dtype
 from qwen_openai.engines.qwen_chat.model import QwenChat
 from qwen_openai.engines.qwen_chat.sizing import choose, free_memory
-from qwen_openai.errors import StartupError
 from qwen_openai.models.checkpoint import Checkpoint
 
 # Tokens of a prompt in one step on a CPU, where a step of more would take seconds.
@@ -45,7 +44,7 @@ def load_checkpoint(
 
     Raises StartupError when it does not fit or cannot be loaded.
     """
-    _require_accelerator(wishes.device_map)
+    check_devices(wishes.device_map)
     dtype = resolve_dtype(wishes.dtype, checkpoint, wishes.device_map)
     room = free_memory(wishes.device_map)
     name = str(dtype).removeprefix("torch.")
@@ -64,20 +63,6 @@ def load_checkpoint(
     elif model.device.type == "cpu":
         model.prefill = _BATCH_ON_CPU
     return model
-
-
-def _require_accelerator(device_map: str) -> None:
-    """Raise StartupError for a kind of device that torch does not find here. (`free_memory` looks
-    for each single card of CUDA.)"""
-    kind = device_map.partition(":")[0]
-    if kind not in ("mps", "xpu", "npu", "mlu", "musa", "hpu"):
-        return
-    found = torch.accelerator.current_accelerator(check_available=True)
-    if found is None or found.type != kind:
-        raise StartupError(
-            f"There is no device {device_map!r} here that torch could use.",
-            fix="Give --device-map auto, or install a torch that was built for this device.",
-        )
 
 
 @contextmanager
