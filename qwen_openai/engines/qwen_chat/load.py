@@ -23,7 +23,9 @@ from qwen_openai.models.checkpoint import (
     tokenizer_file,
 )
 from qwen_openai.models.document import read_document
+from qwen_openai.models.layout import stated_home
 from qwen_openai.models.qwen1 import generation_config, qwen2_config, state_dict
+from qwen_openai.models.store import locate
 from qwen_openai.prompting.bpe import Bpe
 from qwen_openai.prompting.qwen1 import Qwen1Renderer
 from qwen_openai.prompting.render import Renderer
@@ -59,7 +61,7 @@ class Loaded:
 def load(
     path: str | os.PathLike[str], device_map: DeviceMap, dtype: Dtype, home: Path | None
 ) -> Loaded:
-    """Load the directory ``path``.
+    """Load the directory ``path``, or the model of that name that was pulled.
 
     ``device_map`` is accelerate's: "auto" is all cards, or the CPU without any. ``dtype`` is
     "auto", a name or a torch.dtype; see `resolve_dtype`. ``home`` is the cache that a Qwen-1's
@@ -67,7 +69,7 @@ def load(
     model does not fit, or when a device is none that torch can use here, TypeError or ValueError
     for a dtype that is none.
     """
-    checkpoint = read_checkpoint(Path(path))
+    checkpoint = _checkpoint(path, home)
     check_devices(device_map)
     chosen = resolve_dtype(dtype, checkpoint, device_map)
     bpe = Bpe(tokenizer_file(checkpoint, home))
@@ -107,6 +109,24 @@ def _is_here(place: str | int | torch.device) -> bool:
     if present is None or present.type != device.type:
         return False
     return (device.index or 0) < torch.accelerator.device_count()
+
+
+def _checkpoint(path: str | os.PathLike[str], home: Path | None) -> Checkpoint:
+    if Path(path).is_dir():
+        return read_checkpoint(Path(path))
+    name = os.fspath(path)
+    found = locate(name, home=home or stated_home())
+    if isinstance(found, Checkpoint):
+        return found
+    if found is not None:
+        raise StartupError(
+            f"{name} is a GGUF file, and QwenChat runs directories of safetensors.",
+            fix=f"Serve it: `qwen-openai serve {name}`, or give a directory.",
+        )
+    raise StartupError(
+        f"There is no directory {name}, and no model of that name on this machine.",
+        fix="Check the path; a model of ModelScope is fetched with `qwen-openai pull ORG/NAME`.",
+    )
 
 
 def resolve_dtype(dtype: Dtype, checkpoint: Checkpoint, device_map: DeviceMap) -> torch.dtype:
@@ -182,7 +202,8 @@ def _load_native(folder: Path, device_map: DeviceMap, dtype: torch.dtype) -> obj
 
 
 def _load_raw(folder: Path, device_map: DeviceMap, dtype: torch.dtype) -> object:
-    config = qwen2_config(read_document(folder / CONFIG_FILE).values)
+    stated = folder / CONFIG_FILE
+    config = qwen2_config(read_document(stated).values, stated)
     return Qwen2ForCausalLM.from_pretrained(
         None,
         config=Qwen2Config.from_dict(config),
