@@ -101,7 +101,8 @@ class QwenChat:
         home: Path | None = None,
         **kwargs: object,
     ) -> "QwenChat":
-        """Load a directory of weights.
+        """Load a directory of weights, or by its name (qwen/Qwen-7B-Chat) a model that
+        `qwen-openai pull` has fetched; nothing is fetched here.
 
         ``device_map`` is accelerate's; "auto" takes the cards there are, else the CPU. ``dtype`` is
         a name or a torch.dtype; "auto" is what is on disk (float16 where the card knows no
