@@ -2,6 +2,7 @@
 elsewhere a plain line at the start and one every ten seconds.
 """
 
+import contextlib
 import time
 from types import TracebackType
 from typing import Self
@@ -65,4 +66,6 @@ class Loading:
             self._line(f"{self._text}: done in {time.monotonic() - self._began:.0f} s")
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        # Of a pipe that nobody reads any more rich makes SystemExit: no reason to stop loading.
+        with contextlib.suppress(OSError, SystemExit):
+            self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)

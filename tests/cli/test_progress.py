@@ -48,6 +48,15 @@ def test_what_fails_is_not_said_to_be_done() -> None:
     assert out.getvalue().splitlines() == ["L ...", "L: 50% of the weights"]
 
 
+def test_a_pipe_that_nobody_reads_any_more_stops_nothing() -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with Loading("L", console=Console(file=Closed()), every=0) as loading:
+        loading.report(1, 2)
+
+
 def test_serve_shows_it_on_a_terminal(shared: Path, tmp_path: Path) -> None:
     folder = shared / "golden" / "qwen1" / "checkpoint"
     arguments = ("serve", "--port", "0", "--", str(folder))

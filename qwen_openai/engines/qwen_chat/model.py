@@ -98,7 +98,7 @@ class QwenChat:
         device_map: DeviceMap = "auto",
         dtype: Dtype = "auto",
         trust_remote_code: bool | None = None,
-        home: Path | None = None,
+        home: str | os.PathLike[str] | None = None,
         **kwargs: object,
     ) -> "QwenChat":
         """Load a directory of weights, or by its name (qwen/Qwen-7B-Chat) a model that
@@ -115,7 +115,8 @@ class QwenChat:
         Raises StartupError when the directory is none that can be run or a device is not there,
         TypeError for an unknown keyword.
         """
-        return cls(load(path, device_map, _dtype(dtype, kwargs), home))
+        place = None if home is None else Path(home)
+        return cls(load(path, device_map, _dtype(dtype, kwargs), place))
 
     @property
     def model(self) -> PreTrainedModel:

@@ -21,12 +21,12 @@ _MOST_WIDTH = 2**24
 _MOST_TOKENS = 2**27
 
 _KEPT: dict[str, type] = {"do_sample": bool, "chat_format": str}
-# Type, least and most. The least penalty is what stays a number when a score is divided by it.
+# Type, least and most, as `QwenChat` takes them.
 _RANGES: dict[str, tuple[type | UnionType, float, float]] = {
     "max_new_tokens": (int, 1, _MOST_TOKENS),
     "max_window_size": (int, 1, _MOST_TOKENS),
-    "repetition_penalty": (int | float, 1e-3, 1e3),
-    "temperature": (int | float, 0, 1e3),
+    "repetition_penalty": (int | float, 0.01, 100),
+    "temperature": (int | float, 0, 100),
     "top_k": (int, 0, _MOST_WIDTH),
     "top_p": (int | float, 0, 1),
 }

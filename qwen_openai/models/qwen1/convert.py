@@ -6,6 +6,8 @@ The directory is put together apart, its config.json last, and appears in one re
 Knows no terminal; `cli.convert` draws the progress.
 """
 
+import errno
+import os
 import re
 import shutil
 import tempfile
@@ -48,6 +50,8 @@ _MARGIN = 48 * 2**20  # bytes of disk for the tokenizer, the headers and the sma
 _PAPERS = ("license", "licence", "notice", "copying", "usage")
 _MOST_PAPER = 2**20
 _LOCK = "lock"
+# Why a folder cannot be renamed to a place where something has come to be.
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 _NEW_FOLDER = "Give the path of a new folder."
 
 
@@ -144,6 +148,11 @@ def _check_free(target: Path, source: Path) -> None:
             f"{target} {what} the model that is to be converted, which is left as it is.",
             fix=_NEW_FOLDER,
         )
+    if os.path.ismount(target):
+        raise StartupError(
+            f"{target} is where a disk is mounted, and a folder cannot take its place.",
+            fix=f"Give a new folder in it, such as {target / source.resolve().name}.",
+        )
     if target.is_symlink() or target.exists():
         if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
             return
@@ -156,8 +165,8 @@ def _appear(folder: Path, target: Path) -> None:
     """Rename ``folder`` to ``target``. Raises StartupError when there is something by now."""
     try:
         folder.rename(target)
-    except OSError:
-        if not target.is_symlink() and not target.exists():
+    except OSError as exc:
+        if exc.errno not in _TAKEN:
             raise
         raise StartupError(
             f"{target} was filled by another program while this one converted; nothing in it was"

@@ -32,7 +32,7 @@ def test_a_pulled_model_has_a_name(
     _pulled(golden / "checkpoint", tmp_path)
     if by_variable:
         monkeypatch.setenv("QWEN_OPENAI_HOME", str(tmp_path))
-    model = QwenChat.from_pretrained(NAME, home=None if by_variable else tmp_path)
+    model = QwenChat.from_pretrained(NAME, home=None if by_variable else str(tmp_path))
     assert model.checkpoint.name == NAME
     reply, _ = model.chat(None, "hello", do_sample=False, max_new_tokens=4)
     wanted, _ = QwenChat(qwen1_loaded).chat(None, "hello", do_sample=False, max_new_tokens=4)
