@@ -21,6 +21,7 @@ def main() -> None:
     def script(query: str) -> Iterable[Step]:
         sys.stdout.write("step\n")
         sys.stdout.flush()
+        # The hang itself: native code that does not return, and that nothing can interrupt.
         time.sleep(seconds)
         yield "late"
 

@@ -146,7 +146,7 @@ class QwenChatEngine:
             return self._describe(model)
         except (StartupError, ApiError):
             raise
-        except Exception as error:
+        except Exception as error:  # the edge to libraries and to a caller's own `load`
             name = self._options.name
             if out_of_memory(error):
                 raise StartupError(
