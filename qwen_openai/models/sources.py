@@ -245,7 +245,7 @@ def otherwise(name: str) -> str:
     """Say how a model gets onto a machine that cannot fetch it; the end of a sentence."""
     return (
         f"or run `qwen-openai pull {name}` on a machine that has one and point QWEN_OPENAI_HOME at"
-        " a copy of its cache folder, or give the path of a .gguf file as the model."
+        " a copy of its cache folder, or give the path of a .gguf file or of a folder of weights."
     )
 
 
