@@ -11,10 +11,11 @@ import orjson
 
 from qwen_openai.core import Message, ToolCall
 from qwen_openai.errors import InvalidRequest
+from qwen_openai.protocol.messages import FUNCTION_NAME
 from qwen_openai.protocol.shown import shown
 
-# OpenAI's specification 2.3.0: FunctionObject.name. Names stand alone on a line of some prompts.
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+# Names stand alone on a line of some prompts.
+_NAME = re.compile(FUNCTION_NAME)
 
 
 def results_of_calls(messages: Sequence[Message]) -> Mapping[int, tuple[str, ...]]:

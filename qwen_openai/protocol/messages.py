@@ -14,8 +14,9 @@ from qwen_openai.protocol.wire import Wire
 MAX_PARTS = 2048
 MAX_CALLS = 128
 
-_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
-FunctionName = Annotated[str, Field(pattern=_NAME)]
+# OpenAI's specification 2.3.0: FunctionObject.name.
+FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+FunctionName = Annotated[str, Field(pattern=FUNCTION_NAME)]
 CallId = Annotated[str, Field(min_length=1, max_length=512)]
 
 
