@@ -17,10 +17,9 @@ from qwen_openai.models.tokenizer_file import (
     QWEN2_PATTERN,
     Vocabulary,
     added_token,
-    byte_letter_table,
     tokenizer_document,
 )
-from qwen_openai.prompting.bpe import MAX_TOKEN_BYTES
+from qwen_openai.prompting.bpe import MAX_TOKEN_BYTES, byte_letters
 
 VOCABULARY_FILE = "qwen.tiktoken"
 # How many tokens each published one has; the ids of the control tokens hang on it.
@@ -46,7 +45,7 @@ def build_from_tiktoken(path: Path, expected: int | None = None) -> bytes:
     # One that was cut at a line end is a sound vocabulary of another model.
     if expected is not None and len(ranks) != expected:
         raise _bad(path, f"it has {len(ranks)} tokens, and a Qwen-1's has {expected}")
-    letters = byte_letter_table()
+    letters = dict(enumerate(byte_letters()))
 
     def spelt(token: bytes) -> str:
         return token.decode("latin-1").translate(letters)

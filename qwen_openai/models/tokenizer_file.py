@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from qwen_openai.errors import StartupError
 from qwen_openai.models.gguf import GGUF, unusable
-from qwen_openai.prompting.bpe import MAX_TOKEN_BYTES
+from qwen_openai.prompting.bpe import MAX_TOKEN_BYTES, byte_letters
 
 # The pre-tokenisers we know exactly, by the name that GGUF files give them.
 QWEN2_PATTERN = (
@@ -128,7 +128,7 @@ def _tokens(gguf: GGUF) -> tuple[dict[str, int], list[dict[str, object]]]:
         elif kind != _UNUSED:
             raise unusable(gguf.path, f"its token {number} has the unexpected type {kind}")
     # BPE drops a byte that has no token, without a word: text would be lost.
-    if not vocabulary.keys() >= byte_letters():
+    if not vocabulary.keys() >= set(byte_letters()):
         raise unusable(gguf.path, "its vocabulary lacks a token for some bytes")
     # In a byte-level token each letter is one byte.
     if max(map(len, vocabulary)) > MAX_TOKEN_BYTES:
@@ -162,19 +162,4 @@ def _byte_level() -> dict[str, object]:
         "add_prefix_space": False,
         "trim_offsets": False,
         "use_regex": False,
-    }
-
-
-def byte_letters() -> set[str]:
-    """Return the 256 letters that stand for bytes in a byte-level vocabulary (GPT-2's alphabet)."""
-    return set(byte_letter_table().values())
-
-
-def byte_letter_table() -> dict[int, str]:
-    """Return the letter of each byte: itself where that is a visible Latin-1 character, else the
-    next from U+0100 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = (byte for byte in range(256) if byte not in printable)
-    return {byte: chr(byte) for byte in printable} | {
-        byte: chr(0x100 + number) for number, byte in enumerate(others)
     }

@@ -64,7 +64,7 @@ class Bpe:
         self.control = {token.content: number for number, token in added.items()}
         self._added = {number: token.content.encode() for number, token in added.items()}
         self.special = frozenset(number for number, token in added.items() if token.special)
-        self._bytes = {letter: byte for byte, letter in enumerate(_byte_letters())}
+        self._bytes = {letter: byte for byte, letter in enumerate(byte_letters())}
         self.size = max(self._full.get_vocab_size(), *(number + 1 for number in added))
         _give_back_memory()
 
@@ -146,12 +146,12 @@ def _seam(text: str, start: int) -> int:
     return len(text)
 
 
-def _byte_letters() -> Iterator[str]:
-    """Yield the letter of each byte in a byte-level vocabulary (GPT-2's alphabet): itself where
-    that is a visible Latin-1 character, else the next from U+0100 on."""
+def byte_letters() -> tuple[str, ...]:
+    """Return the letter of each byte, from 0 on, in a byte-level vocabulary (GPT-2's alphabet):
+    itself where that is a visible Latin-1 character, else the next from U+0100 on."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = itertools.count(0x100)
-    return (chr(byte if byte in visible else next(others)) for byte in range(256))
+    return tuple(chr(byte if byte in visible else next(others)) for byte in range(256))
 
 
 def _give_back_memory() -> None:

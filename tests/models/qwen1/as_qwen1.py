@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from qwen_openai.models.gguf import read_gguf
-from qwen_openai.models.tokenizer_file import build_tokenizer, byte_letter_table
+from qwen_openai.models.tokenizer_file import build_tokenizer
+from qwen_openai.prompting.bpe import byte_letters
 
 Array = NDArray[np.float16]
 
@@ -222,7 +223,7 @@ def _qwen2_layer(weights: Weights, layer: int) -> dict[str, Array]:
 
 def _ranks(gguf: Path) -> Iterator[bytes]:
     """The lines of `qwen.tiktoken`: a token in base64, a blank, its rank."""
-    byte_of = {letter: byte for byte, letter in byte_letter_table().items()}
+    byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     tokens = read_gguf(gguf).strings("tokenizer.ggml.tokens")[:RANKS]
     for rank, token in enumerate(tokens):
         raw = bytes(byte_of[letter] for letter in token)
