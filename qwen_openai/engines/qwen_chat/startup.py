@@ -17,9 +17,6 @@ from qwen_openai.engines.qwen_chat.model import QwenChat
 from qwen_openai.engines.qwen_chat.sizing import choose, free_memory
 from qwen_openai.models.checkpoint import Checkpoint
 
-# Tokens of a prompt in one step on a CPU, where a step of more would take seconds.
-_BATCH_ON_CPU = 128
-
 Report = Callable[[int, int], None]
 
 
@@ -60,8 +57,6 @@ def load_checkpoint(
     model.context = sizing.context
     if wishes.batch_tokens is not None:
         model.prefill = wishes.batch_tokens
-    elif model.device.type == "cpu":
-        model.prefill = _BATCH_ON_CPU
     return model
 
 
