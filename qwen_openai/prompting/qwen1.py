@@ -13,7 +13,7 @@ from qwen_openai.core import Message
 from qwen_openai.errors import InvalidRequest, StartupError
 from qwen_openai.prompting.bpe import Bpe, TooLong
 from qwen_openai.prompting.inert import refuse_surrogates
-from qwen_openai.prompting.renderer import Tokenised
+from qwen_openai.prompting.renderer import OverBpe, Tokenised
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 
@@ -21,7 +21,7 @@ _OPEN, _CLOSE = "<|im_start|>", "<|im_end|>"
 _ROLES = ("system", "user", "assistant")
 
 
-class Qwen1Renderer:
+class Qwen1Renderer(OverBpe):
     """Renders and tokenises prompts of a Qwen-1 model. Stateless; a `PromptRenderer`."""
 
     def __init__(self, bpe: Bpe) -> None:
@@ -32,7 +32,7 @@ class Qwen1Renderer:
                 f"The model's vocabulary has no {missing[0]}: it is not one of a Qwen chat model.",
                 fix="Use the chat model's own tokenizer files.",
             )
-        self._bpe = bpe
+        super().__init__(bpe)
         self._open, self._close = bpe.control[_OPEN], bpe.control[_CLOSE]
         self._line = bpe.encode("\n")
         self._roles = {role: bpe.encode(role) for role in _ROLES}
@@ -65,19 +65,6 @@ class Qwen1Renderer:
         ``known`` keeps what was tokenised, for a next call with much the same messages.
         """
         return self._render(messages, limit, continue_final, {} if known is None else known)
-
-    def token_id(self, token: str) -> int | None:
-        """Return the id of a control token such as ``<|im_end|>``; None for any other text."""
-        return self._bpe.control.get(token)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ``ids``, control tokens spelled out; broken UTF-8 becomes U+FFFD."""
-        return self._bpe.decode(ids)
-
-    @property
-    def vocab_size(self) -> int:
-        """One more than the highest id that stands for a text."""
-        return self._bpe.size
 
     def turn_length(self, message: Message, limit: int) -> int:
         """Return how many tokens a message's turn is, its marks included.

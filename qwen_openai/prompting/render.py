@@ -12,10 +12,8 @@ from qwen_openai.core import Message
 from qwen_openai.errors import InvalidRequest, StartupError
 from qwen_openai.prompting.bpe import Bpe, TooLong
 from qwen_openai.prompting.inert import END, Inert
-from qwen_openai.prompting.renderer import Tokenised
+from qwen_openai.prompting.renderer import OverBpe, Tokenised
 from qwen_openai.prompting.template import ChatTemplate
-
-__all__ = ["Renderer", "Tokenised"]
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _THINK_TAG = re.compile(f"({_OPEN}|{_CLOSE})")
@@ -24,11 +22,11 @@ _PROBE = f"{_OPEN}kxq{_CLOSE}vjq{_CLOSE}zwq"
 _TOUCHING = re.compile(r"<think>kxq|(?:kxq|vjq)</think>|</think>(?:vjq|zwq)")
 
 
-class Renderer:
+class Renderer(OverBpe):
     """Renders and tokenises prompts of one model; a `PromptRenderer`."""
 
     def __init__(self, bpe: Bpe, template: ChatTemplate) -> None:
-        self._bpe = bpe
+        super().__init__(bpe)
         self._template = template
         self._inert = Inert(tuple(bpe.control), template.constants)
         self._splits_thoughts = self._probe()
@@ -63,19 +61,6 @@ class Renderer:
         """
         known = {} if known is None else known
         return self._encode(self._render(messages, continue_final), limit, known)
-
-    def token_id(self, token: str) -> int | None:
-        """Return the id of a control token such as ``<|im_end|>``; None for any other text."""
-        return self._bpe.control.get(token)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ``ids``, control tokens spelled out; broken UTF-8 becomes U+FFFD."""
-        return self._bpe.decode(ids)
-
-    @property
-    def vocab_size(self) -> int:
-        """One more than the highest id that stands for a text."""
-        return self._bpe.size
 
     def _encode(self, rendered: str, limit: int | None, known: Tokenised) -> list[int]:
         ids: list[int] = []

@@ -1,4 +1,4 @@
-"""What makes a prompt of messages, as `prepare` and the engines see it.
+"""What makes a prompt of messages, as `prepare` sees it.
 
 Two classes are one: `render.Renderer`, by a model's chat template, and `qwen1.Qwen1Renderer`, as
 the first generation builds its prompt.
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from qwen_openai.core import Message
+from qwen_openai.prompting.bpe import Bpe
 
 Tokenised = dict[str, list[int]]  # texts and their ids
 
@@ -38,12 +39,22 @@ class PromptRenderer(Protocol):
         ``known`` keeps what was tokenised, for a next call with much the same messages.
         """
 
+
+class OverBpe:
+    """What renderers that own a vocabulary tell of it."""
+
+    def __init__(self, bpe: Bpe) -> None:
+        self._bpe = bpe
+
     def token_id(self, token: str) -> int | None:
         """Return the id of a control token such as ``<|im_end|>``; None for any other text."""
+        return self._bpe.control.get(token)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``, control tokens spelled out; broken UTF-8 becomes U+FFFD."""
+        return self._bpe.decode(ids)
 
     @property
     def vocab_size(self) -> int:
         """One more than the highest id that stands for a text."""
+        return self._bpe.size

@@ -12,7 +12,8 @@ import pytest_asyncio
 from qwen_openai.core import Event, Message, Sampling, Started, Text
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, Vocabulary
-from qwen_openai.prompting.render import Renderer, Tokenised
+from qwen_openai.prompting.render import Renderer
+from qwen_openai.prompting.renderer import Tokenised
 from tests.engines.conftest import MakeEngine, Running
 from tests.engines.contract import (
     EngineContract,

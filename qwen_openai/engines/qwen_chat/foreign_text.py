@@ -49,16 +49,6 @@ class PromptCounter:
     ) -> list[int]:
         return self._count(messages, limit, {} if known is None else known)
 
-    def token_id(self, token: str) -> int | None:
-        return None
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return ""
-
-    @property
-    def vocab_size(self) -> int:
-        return 0
-
     def _count(self, messages: Sequence[Message], limit: int | None, known: Tokenised) -> list[int]:
         """A turn is its opening mark, role, line end, text and closing mark; a line end stands
         between turns, and the answer's turn is opened at the end."""

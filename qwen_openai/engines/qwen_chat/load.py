@@ -29,7 +29,6 @@ from qwen_openai.models.store import locate
 from qwen_openai.prompting.bpe import Bpe
 from qwen_openai.prompting.qwen1 import Qwen1Renderer
 from qwen_openai.prompting.render import Renderer
-from qwen_openai.prompting.renderer import PromptRenderer
 from qwen_openai.prompting.template import ChatTemplate
 
 DeviceMap = str | int | torch.device | Mapping[str, str | int | torch.device] | None
@@ -54,7 +53,7 @@ class Loaded:
     checkpoint: Checkpoint
     model: PreTrainedModel
     bpe: Bpe
-    renderer: PromptRenderer
+    renderer: Renderer | Qwen1Renderer
     long_context: LongContext | None
 
 
@@ -73,7 +72,7 @@ def load(
     check_devices(device_map)
     chosen = resolve_dtype(dtype, checkpoint, device_map)
     bpe = Bpe(tokenizer_file(checkpoint, home))
-    renderer: PromptRenderer
+    renderer: Renderer | Qwen1Renderer
     if checkpoint.qwen1 is None:
         renderer = Renderer(bpe, ChatTemplate(chat_template(checkpoint)))
     else:

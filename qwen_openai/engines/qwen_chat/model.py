@@ -24,7 +24,6 @@ from qwen_openai.models.checkpoint import chat_template
 from qwen_openai.prompting.bpe import TooLong
 from qwen_openai.prompting.qwen1 import Qwen1Renderer, window
 from qwen_openai.prompting.render import Renderer
-from qwen_openai.prompting.renderer import PromptRenderer
 from qwen_openai.prompting.template import ChatTemplate
 
 Pairs = list[tuple[str, str]]
@@ -85,7 +84,7 @@ class QwenChat:
         self._model = loaded.model
         self._bpe = loaded.bpe
         self._loop = TokenLoop(loaded.model, loaded.long_context)
-        self._renderers: dict[bool, PromptRenderer] = {}
+        self._renderers: dict[bool, Renderer | Qwen1Renderer] = {}
         family = family_named("qwen1") if self.checkpoint.qwen1 else family_of(self.checkpoint.name)
         known = (self.renderer.token_id(token) for token in family.stop_tokens)
         self._stop_ids = frozenset(number for number in known if number is not None)
@@ -268,7 +267,7 @@ class QwenChat:
             raise ValueError(self._too_long(f"at least {exc.at_least}")) from None
         return ids, len(history) - kept
 
-    def _renderer(self, enable_thinking: bool | None) -> PromptRenderer:
+    def _renderer(self, enable_thinking: bool | None) -> Renderer | Qwen1Renderer:
         """Return what makes prompts in which the template's variable of that name is set.
 
         Qwen-1 has no such template, and no thoughts.
@@ -304,7 +303,7 @@ class QwenChat:
 
 
 def _window(
-    renderer: PromptRenderer,
+    renderer: Renderer | Qwen1Renderer,
     question: str,
     history: Pairs,
     system: str | None,

@@ -1,10 +1,12 @@
 """Text of foreign models: pieces of what grows, and tokens counted without doing it all again."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_openai.core import Message
 from qwen_openai.engines.qwen_chat.foreign_text import Pieces, PromptCounter, Tally
+from qwen_openai.prompting.bpe import TooLong
 from tests.engines.qwen_chat.original import Letters
 
 
@@ -45,6 +47,22 @@ def test_a_long_answer_is_counted_in_pieces() -> None:
 
 
 def test_a_prompt_over_its_limit_is_not_counted_to_its_end() -> None:
-    counter = PromptCounter(Letters())
-    assert len(counter.render((Message("user", "a"),))) > 10
-    assert counter.token_id("<|im_end|>") is None
+    class Counted(Letters):
+        seen: tuple[str, ...] = ()
+
+        def encode(
+            self, text: str, allowed_special: object = "all", disallowed_special: object = ()
+        ) -> list[int]:
+            self.seen += (text,)
+            return super().encode(text, allowed_special, disallowed_special)
+
+    messages = [Message("user", f"question {number}") for number in range(9)]
+    whole = len(PromptCounter(Letters()).render(messages))
+    assert len(PromptCounter(Letters()).render_within(messages, whole)) == whole
+    with pytest.raises(TooLong):
+        PromptCounter(Letters()).render_within(messages, whole - 1)
+    counted = Counted()
+    with pytest.raises(TooLong):
+        PromptCounter(counted).render_within(messages, 60)
+    assert "question 0" in counted.seen
+    assert "question 8" not in counted.seen
