@@ -15,7 +15,7 @@ from qwen_openai import settings
 from qwen_openai.cli.commands import build
 from qwen_openai.errors import StartupError
 from qwen_openai.models.catalogue import CATALOGUE
-from qwen_openai.models.checkpoint import CONFIG_FILE
+from qwen_openai.models.checkpoint import is_checkpoint
 from qwen_openai.models.layout import default_home, repository_folder
 from qwen_openai.models.reference import PathRef, Reference, RepositoryRef, parse
 from qwen_openai.settings import Settings
@@ -54,8 +54,7 @@ def _settings(arguments: Sequence[str]) -> Settings:
 
 def _has_no_gguf(reference: Reference, home: Path) -> bool:
     if isinstance(reference, PathRef):
-        folder = reference.path
-        return (folder / CONFIG_FILE).is_file() and not any(folder.glob(_GGUF))
+        return is_checkpoint(reference.path)
     if not isinstance(reference, RepositoryRef) or reference.file is not None:
         return False
     # A repository that was pulled shows what it holds; of others the name tells by custom. A folder

@@ -92,6 +92,11 @@ class Checkpoint:
     dtype: str
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a folder of weights that are no GGUF; a look at names only."""
+    return (path / CONFIG_FILE).is_file() and not any(path.glob("*.[gG][gG][uU][fF]"))
+
+
 def read_config(folder: Path) -> Document:
     """Return a directory's config.json. Raises StartupError when it is of a model that is not
     served, whatever else the directory holds."""

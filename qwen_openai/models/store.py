@@ -17,8 +17,8 @@ from qwen_openai.errors import StartupError
 from qwen_openai.models import layout, stamp
 from qwen_openai.models.catalogue import CATALOGUE, Entry
 from qwen_openai.models.checkpoint import (
-    CONFIG_FILE,
     Checkpoint,
+    is_checkpoint,
     read_checkpoint,
     tokenizer_file,
 )
@@ -97,7 +97,7 @@ class Store:
         try:
             ref = parse(model, self.catalogue, revision)
             if isinstance(ref, PathRef):
-                if _is_checkpoint(ref.path):
+                if is_checkpoint(ref.path):
                     return read_checkpoint(ref.path)
                 weights = _only_gguf(ref.path)
                 return self._files(weights.stem, layout.local_folder(weights, self.home), weights)
@@ -112,7 +112,7 @@ class Store:
         with _disk_errors(self.home):
             ref = parse(model, self.catalogue, options.revision)
             if isinstance(ref, PathRef):
-                if _is_checkpoint(ref.path):
+                if is_checkpoint(ref.path):
                     return self._ready(read_checkpoint(ref.path))
                 weights = _only_gguf(ref.path)
                 folder = self._describe_in_place(weights, progress)
@@ -275,11 +275,6 @@ def _weights(ref: CatalogueRef | RepositoryRef, folder: Path) -> Path | None:
         return folder / _FILES / ref.entry.file
     found = [path for path in (folder / _FILES).rglob("*") if path.suffix.lower() == ".gguf"]
     return found[0] if len(found) == 1 else None
-
-
-def _is_checkpoint(path: Path) -> bool:
-    """Whether a path is a folder of weights that are no GGUF."""
-    return (path / CONFIG_FILE).is_file() and not any(path.glob("*.[gG][gG][uU][fF]"))
 
 
 def _only_gguf(path: Path) -> Path:
