@@ -66,6 +66,12 @@ class Sampling:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always taken: below this temperature no other one has a
+        chance left, and engines that divide by it leave the range of their numbers."""
+        return self.temperature < 1e-3
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -56,5 +56,12 @@ def test_defaults_change_nothing() -> None:
     assert Text(0, "x").tokens == 1
 
 
+@pytest.mark.parametrize(
+    ("temperature", "greedy"), [(0.0, True), (1e-40, True), (1e-3, False), (1.0, False)]
+)
+def test_a_tiny_temperature_is_greedy(temperature: float, greedy: bool) -> None:
+    assert Sampling(temperature=temperature).is_greedy is greedy
+
+
 def test_total_tokens() -> None:
     assert Usage(5, 3, 2).total_tokens == 8

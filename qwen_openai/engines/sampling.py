@@ -21,8 +21,6 @@ from qwen_openai.errors import EngineFailed
 _NUCLEUS = 1024
 _SMALLEST = torch.finfo(torch.float32).tiny
 _SEEDS = 2**64
-# Logits divided by less pass what float32 holds; the likeliest token is certain long before that.
-_GREEDY_BELOW = 1e-3
 
 
 class Sampler:
@@ -32,7 +30,7 @@ class Sampler:
         """``prompt`` is the ids in front of the answer; ``device`` is where the logits will be."""
         self._sampling = sampling
         # One candidate is no chance: nothing to draw, nothing to filter.
-        self._greedy = sampling.temperature < _GREEDY_BELOW or sampling.top_k == 1
+        self._greedy = sampling.is_greedy or sampling.top_k == 1
         self._repeated: _Distinct | None = None
         if sampling.repetition_penalty != 1:
             self._repeated = _Distinct(device, prompt)

@@ -20,9 +20,6 @@ _RANDOM_SEED = 0xFFFFFFFF
 # top_k keeps the same tokens before or after temperature, and is cheapest first.
 _SAMPLERS = ("penalties", "top_k", "temperature", "min_p", "top_p")
 
-# Logits divided by less pass what float32 holds; the likeliest token is certain long before that.
-_GREEDY_BELOW = 1e-3
-
 
 class _Choice(TypedDict):
     text: str
@@ -80,7 +77,7 @@ def request_body(
 ) -> bytes:
     """The body of a completion request for token ids, as JSON."""
     sampling = job.sampling
-    greedy = sampling.temperature < _GREEDY_BELOW
+    greedy = sampling.is_greedy
     return orjson.dumps(
         {
             "prompt": ids,

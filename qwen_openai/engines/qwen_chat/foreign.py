@@ -23,9 +23,6 @@ from qwen_openai.engines.qwen_chat.worker import Answerer, Stopped
 from qwen_openai.errors import InvalidRequest, UnsupportedParameter
 from qwen_openai.prompting.prepare import Prompt, prepare
 
-# As in the other engines: below this only the most likely token is left anyway.
-_GREEDY_BELOW = 1e-3
-
 
 class ChatModel(Protocol):
     """The shape: ``chat(tokenizer, query, history, system=..., **generation) -> (answer, history)``
@@ -115,7 +112,7 @@ class _Call:
     def named(self, max_new_tokens: int) -> dict[str, object]:
         """Greedy is one candidate: `chat_stream` samples even when told `do_sample=False`."""
         sampling = self._sampling
-        greedy = sampling.temperature < _GREEDY_BELOW
+        greedy = sampling.is_greedy
         named: dict[str, object] = {
             "stop_words_ids": [],
             "max_new_tokens": max_new_tokens,
