@@ -9,18 +9,23 @@ from typing import Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls"]
-# How tools are told to a model and calls are read from its text.
-ToolSyntax = Literal["react"]
+# How tools are told to a model and calls are read from its text: lines of labels (Qwen-1), JSON in
+# <tool_call> tags (Qwen2.5, Qwen3), or XML-like tags in them (Qwen3-Coder, Qwen3.5 and later).
+ToolSyntax = Literal["react", "hermes", "xml"]
+# Whether a model writes thoughts before its answer: never, always, or as `enable_thinking` says.
+Thinking = Literal["never", "always", "switched"]
+TemplateValue = bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A function that the model may call. ``parameters`` is its JSON Schema, None for a function
-    that takes none."""
+    that takes none; with ``strict`` the arguments are made to match it."""
 
     name: str
     description: str = ""
     parameters: dict[str, object] | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class ToolCall:
 class Message:
     """One turn of a conversation, its text parts already joined.
 
+    ``reasoning`` is what an assistant thought before its content, where the caller sent it back.
     ``tool_calls`` are an assistant's; ``tool_call_id`` says which of them a ``tool`` message, whose
     content is the result, answers.
     """
@@ -44,6 +50,16 @@ class Message:
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    reasoning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawPrompt:
+    """A prompt that is no conversation: the caller's own text, in which control tokens are what
+    they say, or token ids. With ``suffix`` the model fills in what stands between the two."""
+
+    text: str | tuple[int, ...]
+    suffix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +68,12 @@ class Sampling:
 
     Semantics and ranges are OpenAI's and vLLM's. ``temperature`` 0 means greedy. ``top_k`` 0 means
     off. ``seed`` is any int64; None means a fresh one. ``max_tokens`` None means the engine's
-    default limit. ``stop`` strings are matched by the parser chain, not by engines.
+    default limit. ``stop`` strings are matched by the parser chain, not by engines, and sent along
+    with ``include_stop``. ``stop_token_ids`` end an answer too; their text is never part of it.
+    With ``ignore_eos`` no token of the model's own ends it; before ``min_tokens`` none at all does.
+    ``logit_bias`` is (token id, bias from -100 to 100), where -100 bans the token. ``logprobs``
+    None asks for none, k for each token's own and those of the k likeliest, of the model's
+    distribution before any of these parameters changed it.
     """
 
     temperature: float = 1.0
@@ -65,12 +86,28 @@ class Sampling:
     seed: int | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
 
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is always taken: below this temperature no other one has a
         chance left, and engines that divide by it leave the range of their numbers."""
         return self.temperature < 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must match, after any thoughts: Lark rules as llguidance reads them, the root
+    of which is `answer` (made by `grammars.build`). ``param`` is the parameter that asked for it,
+    for errors."""
+
+    rules: str
+    param: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +118,19 @@ class Job:
     stamps every event with this index and adds it to a given seed; the service fans out.
     ``max_total`` bounds prompt and answer together (the tutorial's max_length). With
     ``drop_oldest_pairs`` the oldest user/assistant pairs that do not fit are left out and reported,
-    otherwise a prompt that does not fit is refused. ``tools`` are those that the model is told of,
-    in ``tool_syntax``, and ``parallel_tool_calls`` False ends the answer after one call.
+    otherwise a prompt that does not fit is refused. ``prompt``, where given, stands in place of
+    messages.
+
+    ``tools`` are those that the model is told of and may call, in ``tool_syntax``; with
+    ``bare_calls`` an answer that is nothing but a call of one of them, as JSON, perhaps in a fence,
+    counts as a call. ``parallel_tool_calls`` False ends the answer after one call. ``calls_reason``
+    is how an answer with calls is finished.
+
+    ``grammar`` is enforced by engines and checked by the parser chain.
+
+    ``enable_thinking`` and ``template_options`` go to the chat template; None leaves the choice to
+    it. ``thinks`` says that the answer may begin with thoughts, which are split off.
+
     ``watched`` is False where nobody reads the answer before it is complete. ``changes`` is what
     the adapter altered, one short phrase each; ``ignored`` names parameters that have no effect.
     """
@@ -98,7 +146,14 @@ class Job:
     drop_oldest_pairs: bool = False
     tools: tuple[Tool, ...] = ()
     tool_syntax: ToolSyntax | None = None
+    bare_calls: bool = False
     parallel_tool_calls: bool = True
+    calls_reason: FinishReason = "tool_calls"
+    grammar: Grammar | None = None
+    enable_thinking: bool | None = None
+    template_options: tuple[tuple[str, TemplateValue], ...] = ()
+    thinks: bool = False
+    prompt: RawPrompt | None = None
     watched: bool = True
     changes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
@@ -108,22 +163,50 @@ class Job:
 class Started:
     """The engine took the job: first event of every stream, once.
 
-    ``changes`` is what the engine altered (a clamped max_tokens, dropped history).
+    ``changes`` is what the engine altered (a clamped max_tokens, dropped history). ``in_thought``
+    says that the prompt ends inside a thought which the chat template opened.
     """
 
     index: int
     prompt_tokens: int
     cached_tokens: int = 0
     changes: tuple[str, ...] = ()
+    in_thought: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token's text (broken UTF-8 replaced), its real bytes, the natural logarithm of its
+    probability, and the likeliest tokens at its place, likeliest first, themselves without any."""
+
+    text: str
+    raw: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of answer text that took ``tokens`` tokens; whole code points, perhaps empty."""
+    """A piece of answer text that took ``tokens`` tokens; whole code points, perhaps empty.
+
+    ``logprobs`` are those tokens', where the job asks for them. An engine that cannot tell the
+    tokens of one character apart makes one entry of them.
+    """
 
     index: int
     text: str
     tokens: int = 1
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of the thoughts before the answer, like Text; made by the parser chain."""
+
+    index: int
+    text: str
+    tokens: int = 1
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +244,18 @@ class Finish:
     cached_tokens: int | None = None
 
 
-Event = Started | Text | ToolCallStart | ToolCallArguments | Finish
+Event = Started | Text | Reasoning | ToolCallStart | ToolCallArguments | Finish
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request: the prompt counted once, the completions of all choices added."""
+    """Tokens of one request: the prompt counted once, the completions of all choices added.
+    ``reasoning_tokens`` are part of the completions."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

@@ -6,7 +6,7 @@ Figures are those of Qwen's model cards and generation configs.
 from dataclasses import dataclass
 from typing import Literal
 
-from qwen_openai.core import ToolSyntax
+from qwen_openai.core import Thinking, ToolSyntax
 
 # How the prompt is made: by the model's own chat template, or as Qwen-1's history pairs.
 PromptKind = Literal["template", "pairs"]
@@ -24,9 +24,26 @@ class SamplingDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class FillIn:
+    """The control tokens around a text with a gap, in the order in which a prompt has them (the
+    model writes behind ``middle``), and those that end what it writes there, beside the usual."""
+
+    prefix: str = "<|fim_prefix|>"
+    suffix: str = "<|fim_suffix|>"
+    middle: str = "<|fim_middle|>"
+    stop_tokens: tuple[str, ...] = (
+        *("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+        *("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One generation. ``matches`` are lower-case fragments of a model's name, tried in table order;
-    ``stop_tokens`` end an answer; without a tool syntax ``tools`` are refused."""
+    ``stop_tokens`` end an answer. ``tools`` and ``thinking`` are what its template usually does:
+    what a loaded model really does, its engine tells (`engines.base.EngineInfo`). ``bare_calls``:
+    it answers with a call as bare JSON, without the tags it was asked for. ``thinking_sampling`` is
+    for answers with thoughts, where the makers recommend others."""
 
     name: str
     matches: tuple[str, ...]
@@ -34,23 +51,53 @@ class Family:
     stop_tokens: tuple[str, ...] = ("<|im_end|>", "<|endoftext|>")
     prompt: PromptKind = "template"
     tools: ToolSyntax | None = None
+    bare_calls: bool = False
+    thinking: Thinking = "never"
+    thinking_sampling: SamplingDefaults | None = None
+    fill_in: FillIn | None = None
 
 
 FAMILIES: tuple[Family, ...] = (
     Family(
+        name="qwen3-coder",
+        matches=("qwen3-coder",),
+        sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05),
+        tools="xml",
+        fill_in=FillIn(),
+    ),
+    Family(
+        name="qwen3.5",
+        matches=("qwen3.5", "qwen3.6", "qwen3.8", "qwen3_5", "qwen3_6", "qwen3_8"),
+        sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.0),
+        tools="xml",
+        thinking="switched",
+        thinking_sampling=SamplingDefaults(
+            temperature=1.0, top_p=0.95, top_k=20, repetition_penalty=1.0
+        ),
+    ),
+    Family(
         name="qwen3",
         matches=("qwen3",),
         sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.0),
+        tools="hermes",
+        thinking="switched",
+        thinking_sampling=SamplingDefaults(
+            temperature=0.6, top_p=0.95, top_k=20, repetition_penalty=1.0
+        ),
     ),
     Family(
         name="qwen2.5-coder",
         matches=("qwen2.5-coder",),
         sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.1),
+        tools="hermes",
+        bare_calls=True,
+        fill_in=FillIn(),
     ),
     Family(
         name="qwen2.5",
         matches=("qwen2.5", "qwen2_5"),
         sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05),
+        tools="hermes",
     ),
     Family(
         name="qwen2",

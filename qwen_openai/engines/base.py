@@ -3,11 +3,11 @@
 An engine has slots, not a queue: the gateway's admission lets in at most `EngineInfo.slots` jobs.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from qwen_openai.core import Event, Job
+from qwen_openai.core import Event, Job, Thinking, ToolSyntax
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,11 @@ class Health:
 class EngineInfo:
     """What an engine runs. ``context`` is tokens of prompt and answer together in one slot;
     ``memory`` is bytes, measured or estimated; ``facts`` are further lines for the start panel;
-    ``family`` names the row of `families` where the weights tell it, "" where only the name can."""
+    ``family`` names the row of `families` where the weights tell it, "" where only the name can.
+
+    ``tools`` and ``thinking`` are what the loaded model's own prompt can do. ``fills_in`` says that
+    its vocabulary has the family's tokens for text with a gap. ``refuses`` names the parameters of
+    chat completions that this engine cannot honour, though others can."""
 
     engine: str
     model: str
@@ -32,6 +36,10 @@ class EngineInfo:
     memory: int = 0
     facts: tuple[tuple[str, str], ...] = ()
     family: str = ""
+    tools: ToolSyntax | None = None
+    thinking: Thinking = "never"
+    fills_in: bool = False
+    refuses: frozenset[str] = frozenset()
 
 
 class Engine(Protocol):
@@ -48,6 +56,13 @@ class Engine(Protocol):
     def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """Run one choice of a job. Raises InvalidRequest, ContextLengthExceeded, EngineFailed,
         EngineUnavailable."""
+
+    async def tokenize(self, job: Job) -> list[int]:
+        """Return the ids of a job's prompt, whatever their number. Raises InvalidRequest,
+        EngineUnavailable."""
+
+    async def detokenize(self, ids: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each token. Raises InvalidRequest for an id that is none."""
 
     async def aclose(self) -> None:
         """Stop the work in flight and free everything. Safe to call twice, or before start."""
