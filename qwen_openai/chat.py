@@ -7,7 +7,7 @@ keeps its true HTTP status. No HTTP, no wire shapes.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -58,14 +58,22 @@ class ChatService:
         )
 
     async def open(self, job: Job) -> Opened:
-        """Start a job and wait for its first Text or Finish.
+        """Start a job, all ``n`` choices of it, and wait for its first event but Started.
 
         Raises every ApiError that can happen before it: Overloaded, EngineUnavailable,
         ContextLengthExceeded, EngineFailed.
         """
-        events = self.stream(job)
+        return await self.open_all([replace(job, choice=index) for index in range(job.n)])
+
+    async def open_all(self, jobs: Sequence[Job]) -> Opened:
+        """Start jobs that are one request, and wait for the first event but Started of any.
+
+        Each makes one choice, whatever its ``n``: their ``choice`` are 0, 1, 2 and so on. Raises as
+        `open` does.
+        """
+        events = self.stream_all(jobs)
         seen: list[Event] = []
-        changes = job.changes
+        changes = tuple(dict.fromkeys(change for job in jobs for change in job.changes))
         try:
             async for event in events:
                 seen.append(event)
@@ -78,21 +86,27 @@ class ChatService:
         return Opened(changes, seen, events)
 
     def stream(self, job: Job) -> AsyncGenerator[Event, None]:
-        """All events of all choices of a job. Closing the generator cancels the work.
+        """All events of all choices of a job, as `stream_all`."""
+        return self.stream_all([replace(job, choice=index) for index in range(job.n)])
+
+    def stream_all(self, jobs: Sequence[Job]) -> AsyncGenerator[Event, None]:
+        """All events of all jobs. Closing the generator cancels the work.
 
         Raises here and now Overloaded when the queue is full, and InvalidRequest for more answers
         than ever fit, which no retry could mend.
         """
         room = self.admission.slots + self.admission.queue_size
-        if job.n > room:
+        if len(jobs) > room:
+            n = jobs[0].n
+            several = n < len(jobs)
+            asked = f"{len(jobs)} answers are asked for" if several else f"n is {n}"
             raise InvalidRequest(
-                f"n is {job.n}; this server makes at most {room} answers at once.", param="n"
+                f"{asked}; this server makes at most {room} answers at once.",
+                param="prompt" if several else "n",
             )
-        tickets = self.admission.enter(job.n)
-        if job.n == 1:
-            return self._choice(job, tickets[0])
-        jobs = [replace(job, choice=index) for index in range(job.n)]
-        return _merge([self._choice(*pair) for pair in zip(jobs, tickets, strict=True)], tickets)
+        tickets = self.admission.enter(len(jobs))
+        streams = [self._choice(*pair) for pair in zip(jobs, tickets, strict=True)]
+        return streams[0] if len(streams) == 1 else _merge(streams, tickets)
 
     async def _choice(self, job: Job, ticket: Ticket) -> AsyncGenerator[Event, None]:
         begun = 0.0
@@ -100,7 +114,7 @@ class ChatService:
         try:
             await ticket.granted()
             begun = time.monotonic()
-            chain = Chain(job)
+            chain = await _chain(job)
             async with aclosing(self.engine.generate(job)) as events:
                 async for event in events:
                     for refined in chain.feed(event):
@@ -117,6 +131,12 @@ class ChatService:
         # Only now, with the engine's work ended and the slot free: the reader may take its time.
         if finish is not None:
             yield finish
+
+
+async def _chain(job: Job) -> Chain:
+    """Return the parser chain of a job. A guard is compiled, which is work for a thread; within the
+    slot, so that there are never more of them than slots."""
+    return Chain(job)
 
 
 async def _merge(

@@ -43,7 +43,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "dtype",
         ),
     ),
-    ("Requests", ("queue_size", "max_n", "max_messages", "always_stream_usage")),
+    ("Requests", ("queue_size", "max_n", "max_messages", "always_stream_usage", "reasoning_field")),
     (
         "Connections",
         (
@@ -165,6 +165,9 @@ class Settings(BaseSettings):
     max_n: int = Field(8, ge=1, le=128, description="largest n of a request")
     max_messages: int = Field(2048, ge=1, description="most messages in a request")
     always_stream_usage: bool = Field(False, description="send the usage chunk unasked")
+    reasoning_field: Literal["reasoning_content", "reasoning", "both"] = Field(
+        "reasoning_content", description="the member of messages and deltas that holds thoughts"
+    )
 
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body, bytes")
     header_timeout: float = Field(10, gt=0, description="seconds a client has to send its headers")

@@ -4,123 +4,177 @@ Knows OpenAI's wire (specification 2.3.0: CreateChatCompletionResponse and
 CreateChatCompletionStreamResponse), no HTTP: `sse` frames the chunks, routes send them.
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
 from qwen_openai.core import (
     Event,
     Finish,
     FinishReason,
+    Reasoning,
     Text,
+    TokenLogprob,
+    ToolCall,
     ToolCallArguments,
     ToolCallStart,
     Usage,
 )
 from qwen_openai.errors import EngineFailed
 from qwen_openai.responses.fold import Fold, FoldedChoice
+from qwen_openai.responses.wire import DataEvents, token_logprobs, usage_object
+
+# Under which names thoughts go out: DeepSeek's and Qwen's own services use the first, vLLM the
+# second.
+ReasoningField = Literal["reasoning_content", "reasoning", "both"]
+
+Delta = dict[str, object]
 
 
-class ChatReply:
+class ChatReply(DataEvents):
     """One request's identity on the wire: the same id, time and model in all its chunks."""
 
-    __slots__ = ("_created", "_id", "_include_usage", "_model", "_n")
-
-    def __init__(self, *, id: str, model: str, created: int, n: int, include_usage: bool) -> None:
+    def __init__(  # noqa: PLR0913  # what a reply is told is one thing each
+        self,
+        *,
+        id: str,
+        model: str,
+        created: int,
+        n: int,
+        include_usage: bool,
+        system_fingerprint: str,
+        reasoning: ReasoningField = "reasoning_content",
+        legacy_functions: bool = False,
+        logprobs: bool = False,
+    ) -> None:
         """`created` is Unix time in seconds. With `include_usage` a stream ends with a usage chunk,
-        and its other chunks say `usage: null`."""
-        self._id = id
-        self._model = model
-        self._created = created
+        and its other chunks say `usage: null`. With `legacy_functions` a call is a `function_call`,
+        as callers expect who sent `functions`. Without `logprobs` they are null."""
+        self._head = {"id": id, "object": "", "created": created, "model": model}
+        self._fingerprint = system_fingerprint
         self._n = n
         self._include_usage = include_usage
+        self._reasoning = (
+            ("reasoning_content", "reasoning") if reasoning == "both" else (reasoning,)
+        )
+        self._legacy = legacy_functions
+        self._logprobs = logprobs
 
     def opening(self) -> list[dict[str, object]]:
         """Return the chunk of each choice that names its role, index ascending. The role is in no
         other chunk: the openai SDK's stream helper would concatenate it."""
         return [
-            self._delta(index, {"role": "assistant", "content": ""}, None)
-            for index in range(self._n)
+            self._delta(index, {"role": "assistant", "content": ""}) for index in range(self._n)
         ]
 
-    def chunk(self, event: Event) -> dict[str, object] | None:
-        """Return an event's chunk, None for events that clients do not see."""
-        if isinstance(event, Text):
-            return self._delta(event.index, {"content": event.text}, None) if event.text else None
-        if isinstance(event, ToolCallStart):
-            function = {"name": event.name, "arguments": ""}
-            call = {"index": event.call, "id": event.id, "type": "function", "function": function}
-            return self._delta(event.index, {"tool_calls": [call]}, None)
-        if isinstance(event, ToolCallArguments):
-            # Nothing but the arguments: clients concatenate whatever comes a second time.
-            call = {"index": event.call, "function": {"arguments": event.text}}
-            return self._delta(event.index, {"tool_calls": [call]}, None)
+    def chunks(self, event: Event) -> list[dict[str, object]]:
+        """Return an event's chunks: none for events that clients do not see."""
         if isinstance(event, Finish):
-            return self._delta(event.index, {}, event.reason)
-        return None
+            return [self._delta(event.index, {}, reason=event.reason)]
+        if isinstance(event, Text | Reasoning):
+            logprobs = event.logprobs if self._logprobs else ()
+            if not event.text and not logprobs:
+                return []
+            names = self._reasoning if isinstance(event, Reasoning) else ("content",)
+            delta: Delta = dict.fromkeys(names, event.text) if event.text else {}
+            return [self._delta(event.index, delta, logprobs)]
+        if isinstance(event, ToolCallStart | ToolCallArguments):
+            delta = _function(event) if self._legacy else _call(event)
+            return [self._delta(event.index, delta)] if delta else []
+        return []
 
-    def closing(self, usage: Usage) -> list[dict[str, object]]:
+    def closing(self, fold: Fold) -> list[dict[str, object]]:
         """Return what comes after the last choice: the usage chunk, if it was asked for."""
-        return [self._chunk([], usage_object(usage))] if self._include_usage else []
+        return [self._chunk([], fold.usage)] if self._include_usage else []
 
     def body(self, fold: Fold) -> dict[str, object]:
         """Return the plain answer. Raises EngineFailed if a choice never finished."""
         return {
-            "id": self._id,
+            **self._head,
             "object": "chat.completion",
-            "created": self._created,
-            "model": self._model,
-            "choices": [_choice(index, choice) for index, choice in enumerate(fold.choices)],
+            "choices": [self._choice(index, each) for index, each in enumerate(fold.choices)],
             "usage": usage_object(fold.usage),
+            "system_fingerprint": self._fingerprint,
         }
+
+    def _choice(self, index: int, choice: FoldedChoice) -> dict[str, object]:
+        if choice.reason is None:
+            raise EngineFailed("The engine stopped before the answer was finished; try again.")
+        calls = choice.tool_calls
+        content = None if calls and not choice.text else choice.text
+        message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+        if choice.reasoning:
+            message.update(dict.fromkeys(self._reasoning, choice.reasoning))
+        if calls:
+            message.update(self._calls(calls))
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": _logprobs(choice.logprobs) if self._logprobs else None,
+            "finish_reason": self._named(choice.reason),
+        }
+
+    def _calls(self, calls: Sequence[ToolCall]) -> dict[str, object]:
+        functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+        if self._legacy:
+            return {"function_call": functions[0]}
+        pairs = zip(calls, functions, strict=True)
+        return {
+            "tool_calls": [
+                {"id": call.id, "type": "function", "function": function}
+                for call, function in pairs
+            ]
+        }
+
+    def _named(self, reason: FinishReason | None) -> str | None:
+        return "function_call" if self._legacy and reason == "tool_calls" else reason
 
     def _delta(
-        self, index: int, delta: dict[str, object], reason: FinishReason | None
+        self,
+        index: int,
+        delta: Delta,
+        logprobs: Sequence[TokenLogprob] = (),
+        *,
+        reason: FinishReason | None = None,
     ) -> dict[str, object]:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": _logprobs(logprobs) if logprobs else None,
+            "finish_reason": self._named(reason),
+        }
         return self._chunk([choice], None)
 
-    def _chunk(
-        self, choices: list[dict[str, object]], usage: dict[str, object] | None
-    ) -> dict[str, object]:
+    def _chunk(self, choices: list[dict[str, object]], usage: Usage | None) -> dict[str, object]:
         chunk: dict[str, object] = {
-            "id": self._id,
+            **self._head,
             "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": self._model,
             "choices": choices,
+            "system_fingerprint": self._fingerprint,
         }
         if self._include_usage:
-            chunk["usage"] = usage
+            chunk["usage"] = usage_object(usage) if usage is not None else None
         return chunk
 
 
-def _choice(index: int, choice: FoldedChoice) -> dict[str, object]:
-    if choice.reason is None:
-        raise EngineFailed("The engine stopped before the answer was finished; try again.")
-    calls = [
-        {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
-        for c in choice.tool_calls
-    ]
-    content = None if calls and not choice.text else choice.text
-    message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
-    if calls:
-        message["tool_calls"] = calls
-    return {
-        "index": index,
-        "message": message,
-        "logprobs": None,
-        "finish_reason": choice.reason,
-    }
+def _call(event: ToolCallStart | ToolCallArguments) -> Delta:
+    """Return one element of `tool_calls`. After a call's start it is nothing but arguments: clients
+    concatenate whatever comes a second time."""
+    if isinstance(event, ToolCallArguments):
+        return {"tool_calls": [{"index": event.call, "function": {"arguments": event.text}}]}
+    function = {"name": event.name, "arguments": ""}
+    call = {"index": event.call, "id": event.id, "type": "function", "function": function}
+    return {"tool_calls": [call]}
 
 
-def usage_object(usage: Usage) -> dict[str, object]:
-    """Return the specification's CompletionUsage; what a text model never has is 0."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": 0,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
-    }
+def _function(event: ToolCallStart | ToolCallArguments) -> Delta:
+    """Return a piece of `function_call`; that form has room for one call, the first."""
+    if event.call:
+        return {}
+    if isinstance(event, ToolCallArguments):
+        return {"function_call": {"arguments": event.text}}
+    return {"function_call": {"name": event.name, "arguments": ""}}
+
+
+def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, object]:
+    # A refusal is a message of its own kind, which Qwen never writes; the key is required.
+    return {"content": token_logprobs(tokens), "refusal": None}

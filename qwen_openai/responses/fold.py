@@ -9,8 +9,10 @@ from qwen_openai.core import (
     Event,
     Finish,
     FinishReason,
+    Reasoning,
     Started,
     Text,
+    TokenLogprob,
     ToolCall,
     ToolCallStart,
     Usage,
@@ -18,13 +20,20 @@ from qwen_openai.core import (
 
 
 class FoldedChoice:
-    """One choice so far; `reason` is None until it is finished."""
+    """One choice so far; `reason` is None until it is finished.
+
+    `logprobs` are those of all tokens in the order they were generated, whatever became of them:
+    thoughts, text or calls.
+    """
 
     __slots__ = (
         "_calls",
         "_pieces",
+        "_reasoning_tokens",
+        "_thoughts",
         "cached_tokens",
         "completion_tokens",
+        "logprobs",
         "prompt_tokens",
         "reason",
         "started",
@@ -32,7 +41,10 @@ class FoldedChoice:
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
         self._calls: list[tuple[ToolCallStart, list[str]]] = []
+        self._reasoning_tokens = 0
+        self.logprobs: list[TokenLogprob] = []
         self.reason: FinishReason | None = None
         self.started = False
         self.prompt_tokens = 0
@@ -43,6 +55,16 @@ class FoldedChoice:
     def text(self) -> str:
         """The answer's text so far."""
         return "".join(self._pieces)
+
+    @property
+    def reasoning(self) -> str:
+        """The thoughts so far."""
+        return "".join(self._thoughts)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """The tokens of the thoughts, which are among the completion's."""
+        return min(self._reasoning_tokens, self.completion_tokens)
 
     @property
     def tool_calls(self) -> Sequence[ToolCall]:
@@ -60,7 +82,15 @@ class FoldedChoice:
     def add_text(self, event: Text) -> None:
         """Append a piece and count its tokens."""
         self._pieces.append(event.text)
+        self.logprobs += event.logprobs
         self.completion_tokens += event.tokens
+
+    def add_reasoning(self, event: Reasoning) -> None:
+        """Append a piece of the thoughts and count its tokens."""
+        self._thoughts.append(event.text)
+        self.logprobs += event.logprobs
+        self.completion_tokens += event.tokens
+        self._reasoning_tokens += event.tokens
 
     def finish(self, event: Finish) -> None:
         """Take the end. A count given there is the exact one and replaces the sum."""
@@ -72,16 +102,23 @@ class FoldedChoice:
 
 
 class Fold:
-    """Add every event of all choices, in the order they come."""
+    """Add every event of all choices, in the order they come.
 
-    def __init__(self, n: int) -> None:
-        self.choices = [FoldedChoice() for _ in range(n)]
+    The choices are ``prompts`` groups of ``n``: those of the first prompt, then those of the
+    second, and so on.
+    """
+
+    def __init__(self, n: int, *, prompts: int = 1) -> None:
+        self._n = n
+        self.choices = [FoldedChoice() for _ in range(n * prompts)]
 
     def add(self, event: Event) -> None:
         """Take one event."""
         choice = self.choices[event.index]
         if isinstance(event, Text):
             choice.add_text(event)
+        elif isinstance(event, Reasoning):
+            choice.add_reasoning(event)
         elif isinstance(event, Started):
             choice.started = True
             choice.prompt_tokens = event.prompt_tokens
@@ -93,13 +130,27 @@ class Fold:
         else:
             choice.add_arguments(event.call, event.text)
 
+    def of_prompt(self, prompt: int) -> Sequence[FoldedChoice]:
+        """The choices that were made of one prompt."""
+        return self.choices[prompt * self._n : (prompt + 1) * self._n]
+
+    @property
+    def prompts(self) -> int:
+        """The number of prompts."""
+        return len(self.choices) // self._n
+
     @property
     def usage(self) -> Usage:
-        """The tokens of the request so far. The prompt counts once, however many choices: as the
+        """The tokens of the request so far. Each prompt counts once, however many choices: as the
         lowest choice that has started had it."""
-        first = next((choice for choice in self.choices if choice.started), None)
+        firsts = [
+            choice
+            for prompt in range(self.prompts)
+            for choice in [each for each in self.of_prompt(prompt) if each.started][:1]
+        ]
         return Usage(
-            prompt_tokens=first.prompt_tokens if first else 0,
+            prompt_tokens=sum(choice.prompt_tokens for choice in firsts),
             completion_tokens=sum(choice.completion_tokens for choice in self.choices),
-            cached_tokens=first.cached_tokens if first else 0,
+            cached_tokens=sum(choice.cached_tokens for choice in firsts),
+            reasoning_tokens=sum(choice.reasoning_tokens for choice in self.choices),
         )

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 
+from qwen_openai import __version__
 from qwen_openai.adapter.limits import Limits
 from qwen_openai.chat import ChatService
 from qwen_openai.engines.base import Engine, EngineInfo, Health
@@ -20,6 +22,8 @@ class Gateway:
         self.settings = settings
         self.service = ChatService(engine, queue_size=settings.queue_size)
         self.family = _family(info)
+        self.refuses = info.refuses
+        self.fingerprint = _fingerprint(info)
         self.model_names: Sequence[str] = settings.served_model_name or (info.model,)
         self.created = int(time.time())
         self.limits = Limits(max_n=settings.max_n, max_messages=settings.max_messages)
@@ -49,11 +53,24 @@ class Gateway:
 
 
 def _family(info: EngineInfo) -> Family:
-    """Return the row of `families` for an engine's model.
+    """Return the row of `families` for an engine's model, with what the loaded model can do.
 
-    A name tells how a model is sampled. That messages become pairs and tools are told to the model
-    is the engine's work, so only an engine that names the row itself is taken to do it.
+    A name tells how a model is sampled, and what its kin can do; whether this one's prompt has
+    tools, thoughts and gaps, its engine has looked up. That messages become pairs is the engine's
+    work, so only an engine that names the row itself is taken to do it.
     """
-    if info.family:
-        return family_named(info.family)
-    return replace(family_of(info.model), prompt="template", tools=None)
+    family = family_named(info.family) if info.family else family_of(info.model)
+    return replace(
+        family,
+        prompt=family.prompt if info.family else "template",
+        tools=info.tools,
+        thinking=info.thinking,
+        fill_in=family.fill_in if info.fills_in else None,
+    )
+
+
+def _fingerprint(info: EngineInfo) -> str:
+    """Return the `system_fingerprint` of all answers: the same while engine, model and version of
+    this program are."""
+    told = "\0".join((info.engine, info.model, __version__))
+    return f"fp_{blake2b(told.encode(), digest_size=5).hexdigest()}"

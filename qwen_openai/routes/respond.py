@@ -7,7 +7,7 @@ streams at SIGTERM, where ours must drain; and it costs several times as much fo
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 import orjson
 from starlette.types import Receive, Send
@@ -59,31 +59,41 @@ async def send_and_drain(receive: Receive, send: Send, body: object, status: int
     await send(_last(b""))
 
 
-async def send_events(
-    send: Send, frames: AsyncGenerator[bytes, None], *, headers: Mapping[str, str] | None = None
-) -> None:
-    """Send frames as they come, then ``[DONE]``.
+def _failed(error: ApiError) -> bytes:
+    return frame(error_body(error)) + DONE
 
-    The status is 200 from the first byte on, so a failure becomes an error event (which the openai
-    SDK raises as APIError), and so does the end of the server's drain time.
+
+async def send_events(
+    send: Send,
+    frames: AsyncGenerator[bytes, None],
+    *,
+    headers: Mapping[str, str] | None = None,
+    done: bytes = DONE,
+    failed: Callable[[ApiError], bytes] = _failed,
+) -> None:
+    """Send frames as they come, then ``done``.
+
+    The status is 200 from the first byte on, so a failure becomes an event, which ``failed`` makes
+    (an error event, which the openai SDK raises as APIError), and so does the end of the server's
+    drain time.
     """
     raw = [*_STREAM_HEADERS, *_encode(headers)]
     await send({"type": "http.response.start", "status": 200, "headers": raw})
     try:
         async for data in frames:
             await send({"type": "http.response.body", "body": data, "more_body": True})
-        closing = DONE
+        closing = done
     except ApiError as error:
-        closing = frame(error_body(error)) + DONE
+        closing = failed(error)
     except Exception:
         # A bug of ours: the client is told that the stream broke, `Envelope` logs what it was.
         oops = EngineFailed(INTERNAL_ERROR, code="internal_error")
-        await send(_last(frame(error_body(oops)) + DONE))
+        await send(_last(failed(oops)))
         raise
     except asyncio.CancelledError:
         # Either the client left, and this goes nowhere, or the server's drain time is over.
         stopped = EngineUnavailable("The server is shutting down and ended this stream.")
-        await send(_last(frame(error_body(stopped)) + DONE))
+        await send(_last(failed(stopped)))
         raise
     finally:
         await frames.aclose()

@@ -1,0 +1,107 @@
+"""What all endpoints that generate have in common: body to jobs, jobs to events, events to bytes.
+
+An endpoint says what a body asks for (`Asked`); here it is checked, run and answered, plain or as
+a stream. Knows no endpoint's shapes.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from qwen_openai.chat import Opened
+from qwen_openai.core import Event, Job
+from qwen_openai.errors import ApiError, ContextLengthExceeded
+from qwen_openai.responses.fold import Fold
+from qwen_openai.routes.body import read_json_bytes
+from qwen_openai.routes.disconnect import until_disconnect
+from qwen_openai.routes.gateway import Gateway
+from qwen_openai.routes.notes import note_headers, note_usage
+from qwen_openai.routes.respond import send_events, send_json
+from qwen_openai.routes.work import off_loop
+
+_STRICT = re.compile(rb"(?:^|&)strict=(?:1|true)(?:&|$)")
+
+
+class Reply(Protocol):
+    """What an endpoint makes of events; one a request.
+
+    A stream is the frames of `opening`, of the `chunks` of every event in order, and of `closing`,
+    then `done`; one that breaks ends with `failed`. The plain answer is `body`.
+    """
+
+    @property
+    def done(self) -> bytes:
+        """The last bytes of a whole stream, perhaps none."""
+
+    def opening(self) -> Sequence[object]: ...
+    def chunks(self, event: Event) -> Sequence[object]: ...
+    def closing(self, fold: Fold) -> Sequence[object]: ...
+    def body(self, fold: Fold) -> object: ...
+    def frame(self, chunk: object) -> bytes: ...
+    def failed(self, error: ApiError) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one request asks for. ``jobs`` are as `ChatService.open_all` takes them, all of one
+    request, and ``fold`` has a place for each; ``prompt_param`` is the parameter that holds the
+    prompt, for errors."""
+
+    jobs: tuple[Job, ...]
+    reply: Reply
+    fold: Fold
+    stream: bool
+    prompt_param: str = "messages"
+
+
+# The bytes of a body, and whether parameters without effect are to be refused.
+Adapt = Callable[[bytes, bool], Asked]
+
+
+async def generate(
+    gateway: Gateway, scope: Scope, receive: Receive, send: Send, adapt: Adapt
+) -> None:
+    """Read a request, run it, answer it. ``adapt`` is CPU work and may raise any ApiError."""
+    raw = await read_json_bytes(scope, receive, gateway.settings)
+    asked = await off_loop(len(raw), adapt, raw, is_strict(scope, gateway))
+    await until_disconnect(receive, _answer(gateway, scope, send, asked))
+
+
+def is_strict(scope: Scope, gateway: Gateway) -> bool:
+    """Whether the URL's query, or the operator, turns ignoring parameters into refusing them."""
+    return bool(_STRICT.search(scope["query_string"]))
+
+
+async def _answer(gateway: Gateway, scope: Scope, send: Send, asked: Asked) -> None:
+    job, fold, reply = asked.jobs[0], asked.fold, asked.reply
+    try:
+        opened = await gateway.service.open_all(asked.jobs)
+    except ContextLengthExceeded as error:
+        # Engines speak of messages, wherever the prompt came from.
+        raise ContextLengthExceeded(error.message, param=asked.prompt_param) from None
+    try:
+        headers = note_headers(opened.changes, job.ignored)
+        if asked.stream:
+            frames = _frames(opened, reply, fold)
+            await send_events(send, frames, headers=headers, done=reply.done, failed=reply.failed)
+        else:
+            async for event in opened:
+                fold.add(event)
+            await send_json(send, reply.body(fold), headers=headers)
+    finally:
+        note_usage(scope, fold.usage)
+        await opened.aclose()
+
+
+async def _frames(opened: Opened, reply: Reply, fold: Fold) -> AsyncGenerator[bytes, None]:
+    for chunk in reply.opening():
+        yield reply.frame(chunk)
+    async for event in opened:
+        fold.add(event)
+        for chunk in reply.chunks(event):
+            yield reply.frame(chunk)
+    for chunk in reply.closing(fold):
+        yield reply.frame(chunk)
