@@ -16,29 +16,24 @@ from qwen_openai.errors import (
     UnsupportedContent,
     UnsupportedParameter,
 )
+from qwen_openai.protocol import formats, sampling, thinking
 from qwen_openai.protocol import messages as chat_messages
 from qwen_openai.protocol import tools as chat_tools
 from qwen_openai.protocol.body import parse_object
 from qwen_openai.protocol.explain import Fault, find_fault
-from qwen_openai.protocol.fields import header_names, refuse_unsupported
-from qwen_openai.protocol.messages import ChatMessage, check_messages, refuse_calls
+from qwen_openai.protocol.fields import header_names, refuse_ignored, refuse_unsupported
+from qwen_openai.protocol.formats import ResponseFormat, StructuredOutputs
+from qwen_openai.protocol.messages import ChatMessage
 from qwen_openai.protocol.parameters import HONOURED, IGNORED
+from qwen_openai.protocol.sampling import SamplingFields, StreamFields
 from qwen_openai.protocol.shown import shown
-from qwen_openai.protocol.tools import ToolChoice, Tools, check_tools, refuse_tools
-from qwen_openai.protocol.wire import Wire
+from qwen_openai.protocol.thinking import ThinkingFields
+from qwen_openai.protocol.tools import ToolFields
 
 ShortText = Annotated[str, Field(max_length=512)]
-StopString = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
-class StreamOptions(Wire):
-    """What a stream holds besides text. Obfuscation is never added, whatever is asked."""
-
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
-
-
-class ChatRequest(Wire):
+class ChatRequest(SamplingFields, StreamFields, ToolFields, ThinkingFields):
     """A valid request. None is "not given"; `model` is "" when it was not given.
 
     `ignored` names what came but has no effect, fit for a header.
@@ -46,26 +41,13 @@ class ChatRequest(Wire):
 
     model: str = ""
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=2**31)
-    min_p: float | None = Field(None, ge=0, le=1)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    # Not "above 0": engines divide by it in float32, which makes 0 or infinity of smaller ones.
-    repetition_penalty: float | None = Field(None, ge=0.01, le=2)
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
-    n: int | None = Field(None, ge=1)
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
-    tools: Tools | None = None
-    tool_choice: ToolChoice | None = None
-    parallel_tool_calls: bool | None = None
 
     user: str | None = Field(None, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
     metadata: (
@@ -76,33 +58,43 @@ class ChatRequest(Wire):
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     safety_identifier: ShortText | None = None
     prompt_cache_key: ShortText | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    prediction: dict[str, object] | None = None
 
     ignored: SkipJsonSchema[tuple[str, ...]] = ()
 
     @property
-    def streams(self) -> bool:
-        """Whether the answer goes out as server-sent events."""
-        return self.stream is True
+    def answer_limit(self) -> int | None:
+        """The most tokens that the answer may have, by whichever name; the newer one wins."""
+        return self.max_completion_tokens or self.max_tokens
 
     @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with a usage chunk."""
-        return self.stream_options is not None and self.stream_options.include_usage is True
+    def enforced_by(self) -> str | None:
+        """The parameter that the answer must obey to the letter, by a grammar; None if any text
+        will do."""
+        if self.structured_outputs is not None:
+            return "structured_outputs"
+        if self.response_format is not None and self.response_format.type != "text":
+            return "response_format"
+        older = self.functions is not None
+        if self.call_is_required:
+            return "function_call" if older else "tool_choice"
+        if self.call_is_strict:
+            return "functions" if older else "tools"
+        return None
 
 
 # What each place of a body accepts, after "must be"; see `explain`.
 ACCEPTS = {
     **{row.name: row.accepts for row in (*HONOURED, *IGNORED) if row.accepts},
+    **sampling.ACCEPTS,
+    **formats.ACCEPTS,
+    **thinking.ACCEPTS,
     **chat_messages.ACCEPTS,
     **chat_tools.ACCEPTS,
-    "stop[]": "a string of 1 to 1024 characters",
-    "stream_options.include_usage": "true or false",
-    "stream_options.include_obfuscation": "true or false",
 }
 
-_TOOL_MEMBERS = frozenset(("tools", "tool_choice", "parallel_tool_calls"))
 _KNOWN = frozenset(row.name for row in HONOURED)
-_KNOWN_WITHOUT_TOOLS = _KNOWN - {"parallel_tool_calls"}
 
 _MEDIA = frozenset(
     (
@@ -110,39 +102,37 @@ _MEDIA = frozenset(
         *("video", "video_url", "file", "input_file", "refusal"),
     )
 )
-_STREAM_OPTIONS = frozenset(("include_usage", "include_obfuscation"))
 
 
-def parse_chat(raw: bytes, *, max_messages: int = 2048, tools: bool = False) -> ChatRequest:
+def parse_chat(raw: bytes, *, max_messages: int = 2048, strict: bool = False) -> ChatRequest:
     """Return the request in a body. Work is linear in its size; more messages than
-    `max_messages` are refused before any is looked at, and so is all that comes with tools, unless
-    the model takes `tools`.
+    `max_messages` are refused before any is looked at. With `strict` nothing is ignored: what
+    would be is refused.
 
     Raises InvalidJson, InvalidRequest, UnsupportedParameter, UnsupportedContent, each with the
     `param` at fault, and ModelNotFound for a model that is no string.
     """
     body = parse_object(raw, bulk="messages")
     _check_outline(body, max_messages)
-    unlike = body.keys() - (_KNOWN if tools else _KNOWN_WITHOUT_TOOLS)
+    unlike = body.keys() - _KNOWN
     ignored = refuse_unsupported([name for name in body if name in unlike], body) if unlike else []
-    if not tools:
-        refuse_tools(body)
-    refuse_calls(body.get("messages"), tools=tools)
-    # Members of the model that no caller sets, or that this model does not have.
-    for name in ("ignored", *(() if tools else _TOOL_MEMBERS)):
-        body.pop(name, None)
+    formats.refuse_members(body)
+    thinking.refuse_options(body.get("chat_template_kwargs"))
+    body.pop("ignored", None)  # A member of the model that no caller sets.
     try:
         request = ChatRequest.model_validate(body)
     except ValidationError as error:
         raise _explain(find_fault(error, body, ACCEPTS), body) from None
-    check_messages(request.messages)
     _check_together(request)
-    nested = _ignored_members(body)
+    ignored += _ignored_members(body)
     if request.parallel_tool_calls is not None and request.tools is None:
         ignored.append("parallel_tool_calls")
-    if ignored or nested:
-        return request.model_copy(update={"ignored": header_names([*ignored, *nested])})
-    return request
+    if not ignored:
+        return request
+    names = header_names(ignored)
+    if strict:
+        refuse_ignored(names)
+    return request.model_copy(update={"ignored": names})
 
 
 def _check_outline(body: dict[str, object], max_messages: int) -> None:
@@ -162,21 +152,37 @@ def _check_outline(body: dict[str, object], max_messages: int) -> None:
 
 
 def _check_together(request: ChatRequest) -> None:
-    check_tools(request.tools, request.tool_choice)
-    if request.stream_options is not None and not request.streams:
+    chat_messages.check_messages(request.messages)
+    chat_tools.check_tools(request)
+    formats.check_formats(request.response_format, request.structured_outputs)
+    thinking.check_thinking(request)
+    sampling.check_sampling(request, max_tokens=request.answer_limit)
+    sampling.check_stream(request)
+    if request.top_logprobs is not None and not request.logprobs:
         raise InvalidRequest(
-            "stream_options is only allowed with stream: true.", param="stream_options"
+            "top_logprobs is only allowed with logprobs: true.", param="top_logprobs"
         )
+    _check_continuation(request)
+    _check_enforced(request)
+
+
+def _check_continuation(request: ChatRequest) -> None:
     if request.continue_final_message:
         if request.add_generation_prompt:
             raise InvalidRequest(
                 "continue_final_message and add_generation_prompt exclude each other.",
                 param="continue_final_message",
             )
-        if request.messages[-1].role != "assistant":
+        last = request.messages[-1]
+        if last.role != "assistant":
             raise InvalidRequest(
                 "continue_final_message needs a last message with the role assistant, "
-                f"got {request.messages[-1].role}.",
+                f"got {last.role}.",
+                param="continue_final_message",
+            )
+        if last.tool_calls or last.function_call is not None:
+            raise InvalidRequest(
+                "continue_final_message needs a last message without calls: a call is complete.",
                 param="continue_final_message",
             )
     elif request.add_generation_prompt is False:
@@ -184,6 +190,25 @@ def _check_together(request: ChatRequest) -> None:
             "add_generation_prompt: false is only supported with continue_final_message: true.",
             param="add_generation_prompt",
         )
+
+
+def _check_enforced(request: ChatRequest) -> None:
+    """Refuse what a grammar leaves no room for: an answer that may not end where the grammar does,
+    and one that begins in its middle."""
+    by = request.enforced_by
+    if by is None:
+        return
+    for name, asked in (
+        ("ignore_eos", request.ignore_eos),
+        ("min_tokens", request.min_tokens),
+        ("continue_final_message", request.continue_final_message),
+    ):
+        if asked:
+            raise InvalidRequest(
+                f"{name} cannot be honoured where {by} says what the answer must be; "
+                "leave one of them out.",
+                param=name,
+            )
 
 
 def _explain(fault: Fault, body: dict[str, object]) -> InvalidRequest:
@@ -204,8 +229,6 @@ def _ignored_members(body: dict[str, object]) -> list[str]:
     The body is valid by now.
     """
     found = chat_messages.ignored_members(body["messages"])
-    found |= chat_tools.ignored_members(body.get("tools"))
-    options = body.get("stream_options")
-    if isinstance(options, dict):
-        found |= {f"stream_options.{name}" for name in options.keys() - _STREAM_OPTIONS}
+    found |= chat_tools.ignored_members(body)
+    found |= sampling.ignored_stream_options(body.get("stream_options"))
     return sorted(found)

@@ -24,6 +24,11 @@ class Fault:
     value: object
     missing: bool
 
+    @property
+    def depth(self) -> int:
+        """How many steps into the body it is."""
+        return self.key.count(".") + self.key.count("[")
+
     def to_error(self, accepts: Mapping[str, str]) -> InvalidRequest:
         """Return the 400 that says what the place accepts and what it got."""
         if self.missing:
@@ -40,13 +45,14 @@ def find_fault(
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     first = errors[0]["loc"][0]
     faults = [_locate(each["loc"], body, accepts) for each in errors if each["loc"][0] == first]
-    return max(faults, key=lambda fault: len(fault.key))
+    return max(faults, key=lambda fault: fault.depth)
 
 
 def _locate(
     location: tuple[int | str, ...], body: dict[str, object], accepts: Mapping[str, str]
 ) -> Fault:
-    """Follow a location through the body; steps that name union branches match nothing."""
+    """Follow a location through the body. A step that is neither in the table nor in the body names
+    a branch of a union, and is passed over; one of the caller's own making ends the search."""
     fault = Fault(param="", key="", value=body, missing=False)
     for step in location:
         if isinstance(step, int):
@@ -63,6 +69,8 @@ def _locate(
             param, key = f"{fault.param}{dot}{step}", f"{fault.key}{dot}{step}"
             missing = step not in fault.value
             value = fault.value.get(step)
+            if missing and key not in accepts:
+                continue
         if key not in accepts:
             break
         fault = Fault(param, key, value, missing)

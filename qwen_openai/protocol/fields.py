@@ -4,8 +4,9 @@ Knows the support matrix; values are judged only for being harmless. Sits betwee
 and the strict models.
 """
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from qwen_openai.errors import InvalidRequest, UnsupportedParameter
 from qwen_openai.protocol.parameters import PARAMETERS
@@ -17,26 +18,44 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 def refuse_unsupported(names: Iterable[str], body: dict[str, object]) -> list[str]:
     """Return which of `names`, members of a chat body that are not read, are to be reported as
-    ignored.
+    ignored: those with a value that asks for something.
 
-    Raises UnsupportedParameter for a refused one with a value that asks for something, and
-    InvalidRequest for one that no caller may set.
+    Raises UnsupportedParameter for a refused one with such a value, and InvalidRequest for one that
+    no caller may set.
     """
     ignored = []
     for name in names:
-        if body[name] is None:
-            continue
         row = PARAMETERS.get(name)
+        if body[name] is None or (row is not None and row.is_harmless(body[name])):
+            continue
         if row is None or row.use in ("ignored", "honoured"):
             ignored.append(name)
         elif row.use == "forbidden":
             raise forbidden(name)
-        elif row.use == "refused" and not row.is_harmless(body[name]):
+        else:
+            way = f"send {row.instead} instead" if row.instead else "leave it out"
             raise UnsupportedParameter(
-                f"The parameter {name!r} is not supported by this version; leave it out.",
-                param=name,
+                f"The parameter {name!r} is not supported; {way}.", param=name
             )
     return ignored
+
+
+def refuse_ignored(ignored: Sequence[str]) -> None:
+    """Refuse, for a caller who asks for strictness, a request of which something has no effect.
+
+    Raises UnsupportedParameter naming the first.
+    """
+    if not ignored:
+        return
+    name = ignored[0]
+    known = [row.name for row in PARAMETERS.values() if row.use == "honoured"]
+    near = difflib.get_close_matches(name, known, n=1) if name not in PARAMETERS else []
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    raise UnsupportedParameter(
+        f"The parameter {name!r} has no effect here, and strict checking is on; leave it "
+        f"out.{guess}",
+        param=name,
+    )
 
 
 def refuse_forbidden(names: Iterable[str], body: dict[str, object]) -> list[str]:
@@ -59,12 +78,18 @@ def forbidden(name: str) -> InvalidRequest:
     )
 
 
+def safe_name(name: str) -> str:
+    """Return a name of the caller's own making fit for `param` or a header: 1 to 64 of
+    [A-Za-z0-9_.-]."""
+    return _UNSAFE.sub("_", name[:64]) or "_"
+
+
 def header_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return names fit for a response header: each 1 to 64 of [A-Za-z0-9_.-], no duplicates, at
     most 16; where there were more, the last is "..."."""
     safe: dict[str, None] = {}
     for name in names:
-        safe[_UNSAFE.sub("_", name[:64]) or "_"] = None
+        safe[safe_name(name)] = None
         if len(safe) > MOST_REPORTED:
             return (*list(safe)[: MOST_REPORTED - 1], "...")
     return tuple(safe)

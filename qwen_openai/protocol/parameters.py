@@ -1,8 +1,9 @@
 """The support matrix of chat completions: one row a parameter, honoured, ignored or refused.
 
-Data, used by `protocol.chat` to check a body and by docs/api.md, whose table is made from it. Rows
-cover OpenAI's specification 2.3.0 and the parameters that vLLM, SGLang, llama.cpp and Qwen's own
-services are known to take. A parameter without a row is unknown: ignored, and reported as ignored.
+Data, used by `protocol.chat` to check a body, by docs/api.md, whose table is made from it, and by
+GET /v1/capabilities. Rows cover OpenAI's specification 2.3.0 and the parameters that vLLM, SGLang,
+llama.cpp and Qwen's own services are known to take. A parameter without a row is unknown: ignored,
+and reported as ignored.
 """
 
 from collections.abc import Mapping
@@ -16,26 +17,27 @@ Use = Literal["honoured", "ignored", "refused", "forbidden"]
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter. `accepts` says in words what a valid value is, after "must be"; `harmless`
-    are values of a refused parameter that ask for nothing, and so are taken; `note` is for the
-    documentation."""
+    are values of a refused or ignored parameter that ask for nothing, and so are taken in silence;
+    `instead` is what does what a refused one is for; `note` is for the documentation."""
 
     name: str
     use: Use
     accepts: str = ""
     note: str = ""
     harmless: tuple[object, ...] = ()
+    instead: str = ""
 
     def is_harmless(self, value: object) -> bool:
-        """Whether a value of a refused parameter means the same as leaving it out."""
+        """Whether a value of a parameter that is not honoured means the same as leaving it out."""
         return value is None or any(
             type(value) is type(noop) and value == noop for noop in self.harmless
         )
 
 
 def _refused(
-    *names: str, note: str = "", harmless: tuple[object, ...] = ()
+    *names: str, note: str = "", harmless: tuple[object, ...] = (), instead: str = ""
 ) -> tuple[Parameter, ...]:
-    return tuple(Parameter(name, "refused", note=note, harmless=harmless) for name in names)
+    return tuple(Parameter(name, "refused", "", note, harmless, instead) for name in names)
 
 
 HONOURED = (
@@ -44,8 +46,8 @@ HONOURED = (
         "messages",
         "honoured",
         "a list of at least one message",
-        "roles system, developer (as system), user, assistant, and with tools tool; "
-        "content a string or text parts",
+        "roles system, developer (as system), user, assistant, tool, function (the older form); "
+        "content a string or text parts; an assistant's `reasoning_content` or `reasoning` too",
     ),
     Parameter("temperature", "honoured", "a number between 0 and 2", "0 is greedy"),
     Parameter("top_p", "honoured", "a number above 0 and at most 1"),
@@ -56,6 +58,13 @@ HONOURED = (
     Parameter("presence_penalty", "honoured", "a number between -2 and 2"),
     Parameter("frequency_penalty", "honoured", "a number between -2 and 2"),
     Parameter("repetition_penalty", "honoured", "a number between 0.01 and 2"),
+    Parameter(
+        "logit_bias",
+        "honoured",
+        "an object of at most 1024 token ids, in decimal digits, each with a number between -100 "
+        "and 100",
+        "-100 bans the token; an id that the model does not have is 400",
+    ),
     Parameter(
         "seed",
         "honoured",
@@ -72,10 +81,34 @@ HONOURED = (
         "max_completion_tokens", "honoured", "an integer of at least 1", "wins over `max_tokens`"
     ),
     Parameter(
+        "min_tokens",
+        "honoured",
+        "an integer of at least 0",
+        "at most the answer's limit; not with an enforced format",
+    ),
+    Parameter(
         "stop",
         "honoured",
         "a string or a list of at most 4 strings, each of 1 to 1024 characters",
         "the first to be complete ends the answer; none of it is sent",
+    ),
+    Parameter(
+        "stop_token_ids",
+        "honoured",
+        "a list of at most 128 token ids",
+        "each ends the answer; its text is not sent",
+    ),
+    Parameter(
+        "include_stop_str_in_output",
+        "honoured",
+        "true or false",
+        "true sends the stop string that ended the answer too",
+    ),
+    Parameter(
+        "ignore_eos",
+        "honoured",
+        "true or false",
+        "true goes on to the answer's limit; not with an enforced format",
     ),
     Parameter("n", "honoured", "an integer of at least 1", "at most 8 unless configured otherwise"),
     Parameter("stream", "honoured", "true or false"),
@@ -85,36 +118,80 @@ HONOURED = (
         "an object",
         "`include_usage`; `include_obfuscation` changes nothing; only with `stream: true`",
     ),
+    Parameter("logprobs", "honoured", "true or false"),
     Parameter(
-        "continue_final_message",
+        "top_logprobs",
         "honoured",
-        "true or false",
-        "true goes on with the last message, which must be the assistant's",
-    ),
-    Parameter(
-        "add_generation_prompt",
-        "honoured",
-        "true or false",
-        "true unless `continue_final_message`; any other pair is refused",
+        "an integer between 0 and 20",
+        "only with `logprobs: true`",
     ),
     Parameter(
         "tools",
         "honoured",
         "a list of 1 to 128 tools",
-        "functions, for models that take tools (Qwen-7B-Chat and its kin), refused for others; "
-        "`strict: true` is refused",
+        "functions; the arguments of one with `strict: true` always match its schema",
     ),
     Parameter(
         "tool_choice",
         "honoured",
-        '"none" or "auto"',
-        "for models that take tools; whatever would have to be enforced is refused",
+        '"none", "auto", "required", a function of tools or allowed_tools',
+        "a call that is asked for is enforced",
     ),
     Parameter(
         "parallel_tool_calls",
         "honoured",
         "true or false",
         "false ends the answer after one call; without tools it is ignored",
+    ),
+    Parameter("functions", "honoured", "a list of 1 to 128 functions", "the older form of `tools`"),
+    Parameter(
+        "function_call",
+        "honoured",
+        '"none", "auto" or an object like {"name": "..."}',
+        "the older form of `tool_choice`",
+    ),
+    Parameter(
+        "response_format",
+        "honoured",
+        'an object like {"type": "json_object"}',
+        "`text`, `json_object`, `json_schema`; enforced, `strict` or not",
+    ),
+    Parameter(
+        "structured_outputs",
+        "honoured",
+        "an object with one of json, regex, choice, grammar and json_object",
+        "vLLM's; enforced; a grammar is Lark or GBNF",
+    ),
+    Parameter(
+        "reasoning_effort",
+        "honoured",
+        'one of "none", "minimal", "low", "medium", "high", "xhigh", "max"',
+        "for models whose template can switch thinking",
+    ),
+    Parameter(
+        "enable_thinking",
+        "honoured",
+        "true or false",
+        "for models whose template can switch thinking",
+    ),
+    Parameter(
+        "chat_template_kwargs",
+        "honoured",
+        "an object",
+        "`enable_thinking`, `preserve_thinking`, `reasoning_effort`; others are refused",
+    ),
+    Parameter(
+        "continue_final_message",
+        "honoured",
+        "true or false",
+        "true goes on with the last message, which must be the assistant's; not with an enforced "
+        "format",
+    ),
+    Parameter(
+        "add_generation_prompt",
+        "honoured",
+        "true or false",
+        "true unless `continue_final_message`; any other pair is refused",
     ),
 )
 
@@ -124,78 +201,114 @@ IGNORED = (
         "metadata",
         "ignored",
         "an object of at most 16 strings, keys up to 64 characters, values up to 512",
+        harmless=({},),
     ),
-    Parameter("store", "ignored", "true or false", "nothing is stored"),
+    Parameter("store", "ignored", "true or false", "nothing is stored", harmless=(False,)),
     Parameter(
         "service_tier",
         "ignored",
         'one of "auto", "default", "flex", "scale", "priority", "fast"',
+        harmless=("auto", "default"),
     ),
     Parameter("safety_identifier", "ignored", "a string of at most 512 characters"),
     Parameter("prompt_cache_key", "ignored", "a string of at most 512 characters"),
     Parameter("prompt_cache_retention", "ignored"),
     Parameter("prompt_cache_options", "ignored"),
+    Parameter(
+        "verbosity",
+        "ignored",
+        'one of "low", "medium", "high"',
+        "a hint that these models do not know",
+        harmless=("medium",),
+    ),
+    Parameter("prediction", "ignored", "an object", "a hint that only makes answers faster"),
+    # vLLM, SGLang and llama.cpp: for their own logs and caches
+    Parameter("request_id", "ignored", note="send the header `x-request-id`"),
+    Parameter("rid", "ignored", note="send the header `x-request-id`"),
+    Parameter("cache_prompt", "ignored", harmless=(True,)),
 )
 
-_OLDER = "the older form of tools; use `tools`"
-
 REFUSED = (
-    *_refused("functions", note=_OLDER),
-    *_refused("function_call", note=_OLDER, harmless=("none",)),
-    *_refused("response_format", harmless=({"type": "text"},)),
-    *_refused("logprobs", harmless=(False,)),
-    *_refused("top_logprobs"),
-    *_refused("logit_bias", harmless=({},)),
     *_refused("modalities", harmless=(["text"],)),
-    *_refused("audio", "prediction", "web_search_options", "moderation"),
-    *_refused("reasoning_effort", harmless=("none",)),
-    *_refused("verbosity", harmless=("medium",)),
+    *_refused("audio", "web_search_options", "moderation"),
     # vLLM and SGLang
     *_refused("best_of", harmless=(1,)),
-    *_refused("min_tokens", harmless=(0,)),
-    *_refused("stop_token_ids", "bad_words", harmless=([],)),
+    *_refused("bad_words", harmless=([],)),
     *_refused(
-        "ignore_eos",
-        "include_stop_str_in_output",
         "use_beam_search",
         "echo",
         "add_special_tokens",
+        "no_stop_trim",
         "return_token_ids",
         "return_tokens_as_token_ids",
         "return_hidden_states",
+        "return_routed_experts",
         harmless=(False,),
     ),
-    *_refused("skip_special_tokens", "spaces_between_special_tokens", harmless=(True,)),
+    *_refused(
+        "include_reasoning",
+        "separate_reasoning",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "stream_reasoning",
+        harmless=(True,),
+    ),
     *_refused("length_penalty", harmless=(1, 1.0)),
     *_refused("priority", harmless=(0,)),
     *_refused(
         "allowed_token_ids",
-        "ebnf",
-        "guided_choice",
+        "cache_salt",
+        "custom_params",
         "guided_decoding_backend",
-        "guided_grammar",
-        "guided_json",
-        "guided_regex",
         "guided_whitespace_pattern",
         "kv_transfer_params",
         "logits_processors",
         "lora_path",
+        "media_io_kwargs",
         "mm_processor_kwargs",
         "prompt_logprobs",
-        "regex",
+        "repetition_detection",
         "session_params",
         "stop_regex",
         "structural_tag",
-        "structured_outputs",
+        "thinking_token_budget",
         "truncate_prompt_tokens",
         "vllm_xargs",
     ),
-    *_refused("chat_template_kwargs", harmless=({}, {"enable_thinking": False})),
+    *_refused("guided_json", instead="structured_outputs.json"),
+    *_refused("guided_regex", "regex", instead="structured_outputs.regex"),
+    *_refused("guided_choice", instead="structured_outputs.choice"),
+    *_refused("guided_grammar", "ebnf", instead="structured_outputs.grammar"),
     # Qwen's own services
-    *_refused("enable_thinking", "enable_search", harmless=(False,)),
-    *_refused("thinking_budget", "search_options", "translation_options"),
+    *_refused("enable_search", harmless=(False,)),
+    *_refused(
+        "preserve_thinking", harmless=(False,), instead="chat_template_kwargs.preserve_thinking"
+    ),
+    *_refused(
+        "thinking_budget", "search_options", "translation_options", "tool_stream", "result_format"
+    ),
     # llama.cpp
-    *_refused("grammar", "json_schema", "n_predict", "samplers", "mirostat", "typical_p"),
+    *_refused("grammar", instead="structured_outputs.grammar"),
+    *_refused("json_schema", instead="response_format"),
+    *_refused("n_predict", "max_new_tokens", instead="max_tokens"),
+    *_refused("repeat_penalty", instead="repetition_penalty"),
+    *_refused("n_probs", harmless=(0,), instead="top_logprobs"),
+    *_refused(
+        "dry_multiplier",
+        "dynatemp_range",
+        "id_slot",
+        "lora",
+        "mirostat",
+        "n_discard",
+        "n_keep",
+        "reasoning_budget",
+        "reasoning_format",
+        "repeat_last_n",
+        "samplers",
+        "top_n_sigma",
+        "typical_p",
+        "xtc_probability",
+    ),
 )
 
 _SECURITY = "would let a caller reach past the gateway"
@@ -207,6 +320,7 @@ FORBIDDEN = tuple(
         "api_key",
         "api_version",
         "base_url",
+        "bootstrap_host",
         "chat_template",
         "custom_logit_processor",
         "documents",
