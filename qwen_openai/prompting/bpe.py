@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from qwen_openai.errors import StartupError
+from qwen_openai.errors import InvalidRequest, StartupError
 
 # No token is longer, in any vocabulary: `models.tokenizer_file` sees to it. Qwen's longest are 128
 # blanks.
@@ -63,16 +63,35 @@ class Bpe:
         added = self._full.get_added_tokens_decoder()
         self.control = {token.content: number for number, token in added.items()}
         self._added = {number: token.content.encode() for number, token in added.items()}
+        longest_first = sorted(self.control, key=len, reverse=True)
+        self._control = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         self.special = frozenset(number for number, token in added.items() if token.special)
         self._bytes = {letter: byte for byte, letter in enumerate(byte_letters())}
         self.size = max(self._full.get_vocab_size(), *(number + 1 for number in added))
         _give_back_memory()
 
-    def encode(self, text: str, limit: int | None = None) -> list[int]:
-        """Return the ids of ``text``, in which nothing is a control token.
+    def encode(self, text: str, limit: int | None = None, *, control: bool = False) -> list[int]:
+        """Return the ids of ``text``, in which nothing is a control token unless ``control``.
 
         With a ``limit``, raises TooLong as soon as there are more tokens than that.
         """
+        return self._marked(text, limit) if control else self._encode(text, limit)
+
+    def _marked(self, text: str, limit: int | None) -> list[int]:
+        ids: list[int] = []
+        # An empty pattern, of a vocabulary without control tokens, splits nothing off.
+        for n, piece in enumerate(self._control.split(text) if self.control else [text]):
+            if n % 2:
+                ids.append(self.control[piece])
+            elif piece:
+                try:
+                    ids += self._encode(piece, None if limit is None else limit - len(ids))
+                except TooLong as exc:
+                    raise TooLong(len(ids) + exc.at_least) from None
+            _check(len(ids), limit)
+        return ids
+
+    def _encode(self, text: str, limit: int | None) -> list[int]:
         if len(text) <= _SHORT:
             ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
             _check(len(ids), limit)
@@ -100,6 +119,21 @@ class Bpe:
             return self._added[number]
         letters = self._full.id_to_token(number) if number >= 0 else None
         return b"" if letters is None else bytes(map(self._bytes.__getitem__, letters))
+
+    def has(self, number: int) -> bool:
+        """Tell whether ``number`` is the id of a token."""
+        # The library takes ids of 32 bits without a sign.
+        return 0 <= number < self.size and self._full.id_to_token(number) is not None
+
+    def bytes_of(self, number: int) -> bytes:
+        """As `piece`, but raises InvalidRequest for an id that is none."""
+        if not self.has(number):
+            raise InvalidRequest(
+                f"This model's vocabulary has no token {number}: its ids go from 0 to"
+                f" {self.size - 1}.",
+                param="tokens",
+            )
+        return self.piece(number)
 
     def _unlocked(self, text: str) -> list[int]:
         # Of the library's calls only those on batches let other threads run meanwhile.

@@ -76,17 +76,17 @@ class Inert:
         yield self.uncover(rendered[position:]), None
 
 
-def refuse_surrogates(text: str) -> None:
-    """Raise InvalidRequest when ``text`` is no valid Unicode."""
+def refuse_surrogates(text: str, param: str = "messages") -> None:
+    """Raise InvalidRequest, naming ``param``, when ``text`` is no valid Unicode."""
     if text.isascii():
         return
     try:
         text.encode()
     except UnicodeEncodeError as exc:
         raise InvalidRequest(
-            f"A message holds a lone surrogate, U+{ord(text[exc.start]):04X}, at character"
+            f"A text in {param} holds a lone surrogate, U+{ord(text[exc.start]):04X}, at character"
             f" {exc.start}: it is not valid Unicode text. Remove or replace it.",
-            param="messages",
+            param=param,
         ) from exc
 
 

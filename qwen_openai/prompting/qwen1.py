@@ -9,11 +9,11 @@ vocabulary and no limits but the one given.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from qwen_openai.core import Message
+from qwen_openai.core import Message, Thinking, ToolSyntax
 from qwen_openai.errors import InvalidRequest, StartupError
 from qwen_openai.prompting.bpe import Bpe, TooLong
 from qwen_openai.prompting.inert import refuse_surrogates
-from qwen_openai.prompting.renderer import OverBpe, Tokenised
+from qwen_openai.prompting.renderer import PLAIN, Around, OverBpe, Rendered, Tokenised
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 
@@ -22,7 +22,13 @@ _ROLES = ("system", "user", "assistant")
 
 
 class Qwen1Renderer(OverBpe):
-    """Renders and tokenises prompts of a Qwen-1 model. Stateless; a `PromptRenderer`."""
+    """Renders and tokenises prompts of a Qwen-1 model. Stateless; a `PromptRenderer`.
+
+    Tools are text in the messages already (`adapter.history`), so none are rendered here.
+    """
+
+    tools: ToolSyntax | None = "react"
+    thinking: Thinking = "never"
 
     def __init__(self, bpe: Bpe) -> None:
         """Raises StartupError when the vocabulary lacks the tokens that mark turns."""
@@ -42,14 +48,26 @@ class Qwen1Renderer(OverBpe):
         """Load the `tokenizer.json`. Raises StartupError when it cannot be used."""
         return cls(Bpe(tokenizer_file))
 
-    def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        """Return the ids of the whole prompt, ending in the opening of the assistant's turn.
+    def compose(
+        self,
+        messages: Sequence[Message],
+        around: Around = PLAIN,
+        *,
+        continue_final: bool = False,
+        limit: int | None = None,
+        known: Tokenised | None = None,
+    ) -> Rendered:
+        """See `PromptRenderer.compose`.
 
         Where the first message is no system message, the default one stands in front; an empty one
-        is an empty turn. With ``continue_final`` the prompt ends inside the last message, which
-        must be the assistant's, with exactly its text. Raises InvalidRequest for a text that is no
-        valid Unicode, and for a role that the model does not know.
+        is an empty turn. Raises InvalidRequest for a text that is no valid Unicode, and for a role
+        that the model does not know.
         """
+        known = {} if known is None else known
+        return Rendered(self._render(messages, limit, continue_final, known))
+
+    def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+        """Return the ids of the whole prompt: `compose` without the rest."""
         return self._render(messages, None, continue_final, {})
 
     def render_within(
@@ -60,10 +78,7 @@ class Qwen1Renderer(OverBpe):
         continue_final: bool = False,
         known: Tokenised | None = None,
     ) -> list[int]:
-        """As `render`, but raises TooLong, soon, when the prompt has more than ``limit`` tokens.
-
-        ``known`` keeps what was tokenised, for a next call with much the same messages.
-        """
+        """As `render`, but raises TooLong, soon, when the prompt has more than ``limit`` tokens."""
         return self._render(messages, limit, continue_final, {} if known is None else known)
 
     def turn_length(self, message: Message, limit: int) -> int:

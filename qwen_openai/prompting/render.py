@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwen_openai.core import Message
+from qwen_openai.core import Message, Thinking, ToolSyntax
 from qwen_openai.errors import InvalidRequest, StartupError
 from qwen_openai.prompting.bpe import Bpe, TooLong
 from qwen_openai.prompting.inert import END, Inert
-from qwen_openai.prompting.renderer import OverBpe, Tokenised
+from qwen_openai.prompting.renderer import PLAIN, Around, OverBpe, Rendered, Tokenised
 from qwen_openai.prompting.template import ChatTemplate
 
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -30,6 +30,8 @@ class Renderer(OverBpe):
         self._template = template
         self._inert = Inert(tuple(bpe.control), template.constants)
         self._splits_thoughts = self._probe()
+        self.tools: ToolSyntax | None = None
+        self.thinking: Thinking = "never"
 
     @classmethod
     def load(cls, tokenizer_file: Path, template: str) -> "Renderer":
@@ -39,13 +41,22 @@ class Renderer(OverBpe):
         """
         return cls(Bpe(tokenizer_file), ChatTemplate(template))
 
-    def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        """Return the ids of the whole prompt, ending in the opening of the assistant's turn.
+    def compose(
+        self,
+        messages: Sequence[Message],
+        around: Around = PLAIN,
+        *,
+        continue_final: bool = False,
+        limit: int | None = None,
+        known: Tokenised | None = None,
+    ) -> Rendered:
+        """See `PromptRenderer.compose`. Raises InvalidRequest when the template refuses."""
+        rendered = self._render(messages, continue_final)
+        return Rendered(self._encode(rendered, limit, {} if known is None else known))
 
-        With ``continue_final`` it ends inside the last message, which must be the assistant's, with
-        exactly its text. Raises InvalidRequest when the template refuses the messages.
-        """
-        return self._encode(self._render(messages, continue_final), None, {})
+    def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+        """Return the ids of the whole prompt: `compose` without the rest."""
+        return self.compose(messages, continue_final=continue_final).ids
 
     def render_within(
         self,
@@ -55,12 +66,8 @@ class Renderer(OverBpe):
         continue_final: bool = False,
         known: Tokenised | None = None,
     ) -> list[int]:
-        """As `render`, but raises TooLong, soon, when the prompt has more than ``limit`` tokens.
-
-        ``known`` keeps what was tokenised, for a next call with much the same messages.
-        """
-        known = {} if known is None else known
-        return self._encode(self._render(messages, continue_final), limit, known)
+        """As `render`, but raises TooLong, soon, when the prompt has more than ``limit`` tokens."""
+        return self.compose(messages, continue_final=continue_final, limit=limit, known=known).ids
 
     def _encode(self, rendered: str, limit: int | None, known: Tokenised) -> list[int]:
         ids: list[int] = []

@@ -11,7 +11,7 @@ from typing import Protocol
 from qwen_openai.core import Message
 from qwen_openai.prompting.bpe import TooLong
 from qwen_openai.prompting.inert import refuse_surrogates
-from qwen_openai.prompting.renderer import Tokenised
+from qwen_openai.prompting.renderer import MessagesOnly, Tokenised
 
 _DEFAULT_SYSTEM = Message("system", "You are a helpful assistant.")
 
@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
     def encode(self) -> Callable[..., Sequence[int]]: ...
 
 
-class PromptCounter:
+class PromptCounter(MessagesOnly):
     """A `PromptRenderer` that is right about lengths alone: it counts the prompt that the original
     builds, and remembers in ``rendered`` the messages that it was last asked about."""
 
