@@ -6,26 +6,30 @@ and the strict models.
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from qwen_openai.errors import InvalidRequest, UnsupportedParameter
-from qwen_openai.protocol.parameters import PARAMETERS
+from qwen_openai.protocol.parameters import PARAMETERS, Parameter
 
 MOST_REPORTED = 16
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-def refuse_unsupported(names: Iterable[str], body: dict[str, object]) -> list[str]:
-    """Return which of `names`, members of a chat body that are not read, are to be reported as
-    ignored: those with a value that asks for something.
+def refuse_unsupported(
+    names: Iterable[str],
+    body: dict[str, object],
+    parameters: Mapping[str, Parameter] = PARAMETERS,
+) -> list[str]:
+    """Return which of `names`, members of a body that are not read, are to be reported as ignored:
+    those with a value that asks for something. `parameters` is the support matrix of the route.
 
     Raises UnsupportedParameter for a refused one with such a value, and InvalidRequest for one that
     no caller may set.
     """
     ignored = []
     for name in names:
-        row = PARAMETERS.get(name)
+        row = parameters.get(name)
         if body[name] is None or (row is not None and row.is_harmless(body[name])):
             continue
         if row is None or row.use in ("ignored", "honoured"):

@@ -69,6 +69,7 @@ class StreamFields(Wire):
 
 # What each place inside a parameter accepts, after "must be"; see `explain`.
 ACCEPTS = {
+    "logit_bias.*": "the digits of a token id with a number between -100 and 100",
     "stop[]": "a string of 1 to 1024 characters",
     "stop_token_ids[]": "an integer between 0 and 2147483647",
     "stream_options.include_usage": "true or false",
