@@ -43,7 +43,17 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "dtype",
         ),
     ),
-    ("Requests", ("queue_size", "max_n", "max_messages", "always_stream_usage", "reasoning_field")),
+    (
+        "Requests",
+        (
+            "queue_size",
+            "max_n",
+            "max_messages",
+            "always_stream_usage",
+            "reasoning_field",
+            "strict_parameters",
+        ),
+    ),
     (
         "Connections",
         (
@@ -167,6 +177,9 @@ class Settings(BaseSettings):
     always_stream_usage: bool = Field(False, description="send the usage chunk unasked")
     reasoning_field: Literal["reasoning_content", "reasoning", "both"] = Field(
         "reasoning_content", description="the member of messages and deltas that holds thoughts"
+    )
+    strict_parameters: bool = Field(
+        False, description="refuse parameters that have no effect, instead of ignoring them"
     )
 
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body, bytes")
