@@ -7,7 +7,7 @@ a stream. Knows no endpoint's shapes.
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
@@ -21,6 +21,8 @@ from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.notes import note_headers, note_usage
 from qwen_openai.routes.respond import send_events, send_json
 from qwen_openai.routes.work import off_loop
+
+_T = TypeVar("_T")
 
 _STRICT = re.compile(rb"(?:^|&)strict=(?:1|true)(?:&|$)")
 
@@ -57,17 +59,25 @@ class Asked:
     prompt_param: str = "messages"
 
 
-# The bytes of a body, and whether parameters without effect are to be refused.
-Adapt = Callable[[bytes, bool], Asked]
-
-
 async def generate(
-    gateway: Gateway, scope: Scope, receive: Receive, send: Send, adapt: Adapt
+    gateway: Gateway,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    adapt: Callable[[bytes, bool], Asked],
 ) -> None:
-    """Read a request, run it, answer it. ``adapt`` is CPU work and may raise any ApiError."""
+    """Read a request, run it, answer it. ``adapt`` is as `read` takes it."""
+    asked = await read(gateway, scope, receive, adapt)
+    await until_disconnect(receive, answer(gateway, scope, send, asked))
+
+
+async def read(
+    gateway: Gateway, scope: Scope, receive: Receive, adapt: Callable[[bytes, bool], _T]
+) -> _T:
+    """Return what ``adapt`` makes of a request's body. It is told whether parameters without effect
+    are to be refused; it is CPU work, and may raise any ApiError."""
     raw = await read_json_bytes(scope, receive, gateway.settings)
-    asked = await off_loop(len(raw), adapt, raw, is_strict(scope, gateway))
-    await until_disconnect(receive, _answer(gateway, scope, send, asked))
+    return await off_loop(len(raw), adapt, raw, is_strict(scope, gateway))
 
 
 def is_strict(scope: Scope, gateway: Gateway) -> bool:
@@ -75,7 +85,8 @@ def is_strict(scope: Scope, gateway: Gateway) -> bool:
     return bool(_STRICT.search(scope["query_string"]))
 
 
-async def _answer(gateway: Gateway, scope: Scope, send: Send, asked: Asked) -> None:
+async def answer(gateway: Gateway, scope: Scope, send: Send, asked: Asked) -> None:
+    """Run what is asked for and send the answer, plain or as a stream."""
     job, fold, reply = asked.jobs[0], asked.fold, asked.reply
     try:
         opened = await gateway.service.open_all(asked.jobs)
