@@ -6,19 +6,22 @@ llama.cpp and Qwen's own services are known to take. A parameter without a row i
 and reported as ignored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 Use = Literal["honoured", "ignored", "refused", "forbidden"]
+# What a model can do, or not.
+Ability = Literal["tools", "thinking"]
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter. `accepts` says in words what a valid value is, after "must be"; `harmless`
     are values of a refused or ignored parameter that ask for nothing, and so are taken in silence;
-    `instead` is what does what a refused one is for; `note` is for the documentation."""
+    `instead` is what does what a refused one is for; `note` is for the documentation. Where a model
+    lacks what an honoured one `needs`, it is `otherwise` treated."""
 
     name: str
     use: Use
@@ -26,6 +29,13 @@ class Parameter:
     note: str = ""
     harmless: tuple[object, ...] = ()
     instead: str = ""
+    needs: Ability | None = None
+    otherwise: Use = "refused"
+
+    def use_by(self, abilities: Collection[Ability]) -> Use:
+        """Return the use of the parameter to a model with these abilities."""
+        lacking = self.needs is not None and self.needs not in abilities
+        return self.otherwise if lacking else self.use
 
     def is_harmless(self, value: object) -> bool:
         """Whether a value of a parameter that is not honoured means the same as leaving it out."""
@@ -130,25 +140,36 @@ HONOURED = (
         "honoured",
         "a list of 1 to 128 tools",
         "functions; the arguments of one with `strict: true` always match its schema",
+        needs="tools",
     ),
     Parameter(
         "tool_choice",
         "honoured",
         '"none", "auto", "required", a function of tools or allowed_tools',
         "a call that is asked for is enforced",
+        needs="tools",
     ),
     Parameter(
         "parallel_tool_calls",
         "honoured",
         "true or false",
         "false ends the answer after one call; without tools it is ignored",
+        needs="tools",
+        otherwise="ignored",
     ),
-    Parameter("functions", "honoured", "a list of 1 to 128 functions", "the older form of `tools`"),
+    Parameter(
+        "functions",
+        "honoured",
+        "a list of 1 to 128 functions",
+        "the older form of `tools`",
+        needs="tools",
+    ),
     Parameter(
         "function_call",
         "honoured",
         '"none", "auto" or an object like {"name": "..."}',
         "the older form of `tool_choice`",
+        needs="tools",
     ),
     Parameter(
         "response_format",
@@ -166,19 +187,24 @@ HONOURED = (
         "reasoning_effort",
         "honoured",
         'one of "none", "minimal", "low", "medium", "high", "xhigh", "max"',
-        "for models whose template can switch thinking",
+        '"none" and "minimal" mean no thoughts',
+        needs="thinking",
+        otherwise="ignored",
     ),
     Parameter(
         "enable_thinking",
         "honoured",
         "true or false",
-        "for models whose template can switch thinking",
+        needs="thinking",
+        otherwise="ignored",
     ),
     Parameter(
         "chat_template_kwargs",
         "honoured",
         "an object",
         "`enable_thinking`, `preserve_thinking`, `reasoning_effort`; others are refused",
+        needs="thinking",
+        otherwise="ignored",
     ),
     Parameter(
         "continue_final_message",

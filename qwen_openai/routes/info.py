@@ -1,8 +1,10 @@
-"""The small GET endpoints: models and health."""
+"""The small GET endpoints: models, capabilities and health."""
 
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from qwen_openai.errors import EngineUnavailable
+from qwen_openai.responses.capabilities import capabilities_body
 from qwen_openai.responses.models import model_list, model_object
 from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.respond import send_json
@@ -29,6 +31,36 @@ class RetrieveModel:
         name: str = scope["path_params"]["model"]
         self._gateway.check_model(name)
         await send_json(send, model_object(name, self._gateway.created))
+
+
+class Capabilities:
+    """GET /v1/capabilities: what this server does with every parameter, for the model it runs."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self._gateway
+        info = gateway.service.engine.info()
+        body = capabilities_body(
+            model=gateway.model_names[0],
+            engine=info.engine,
+            context=info.context,
+            family=gateway.family,
+            refuses=info.refuses,
+            endpoints=_endpoints(scope),
+        )
+        await send_json(send, body)
+
+
+def _endpoints(scope: Scope) -> list[str]:
+    """Return "GET /path" for every route of the API itself; pages and health have no version."""
+    return [
+        f"{method} {route.path}"
+        for route in scope["app"].routes
+        if isinstance(route, Route) and route.path.startswith("/v1/")
+        for method in sorted(route.methods or ())
+    ]
 
 
 class Live:

@@ -28,7 +28,13 @@ def with_table(document: str) -> str:
 
 def _remark(row: Parameter) -> str:
     harmless = ", ".join(f"`{json.dumps(value)}`" for value in row.harmless)
-    parts = (row.accepts, row.note, f"{harmless} asks for nothing and is taken" if harmless else "")
+    parts = (
+        row.accepts,
+        row.note,
+        f"use `{row.instead}`" if row.instead else "",
+        f"{harmless} asks for nothing and is taken" if harmless else "",
+        f"{row.otherwise} for models without {row.needs}" if row.needs else "",
+    )
     return "; ".join(part for part in parts if part)
 
 
