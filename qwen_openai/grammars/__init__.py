@@ -1,1 +1,1 @@
-"""What an answer must match: rules as text, whether they are fit to run, and whether they were kept."""
+"""What an answer must match: rules as text, whether they are fit to run, whether they were kept."""

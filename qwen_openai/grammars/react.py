@@ -1,0 +1,54 @@
+"""Calls as lines of labels (ReAct), as Qwen-1 writes them and `parsing.react` reads them.
+
+Pure text. An answer may begin at the beginning of a line, or behind a "Thought:" that the prompt
+ends with; the rules fit both. Every call is sealed with "Observation:", which also ends the answer.
+"""
+
+from collections.abc import Sequence
+
+from qwen_openai.core import Tool
+from qwen_openai.grammars import lark
+from qwen_openai.grammars.tags import any_of, json_arguments
+
+# A line before a call: one that begins with another label, or with a fence, would make of the call
+# a part of something else. Short, or a model that will not call would never come to an end.
+_LABELS = "Action:|Action Input:|Observation:|Final Answer:|Question:"
+_THOUGHT = rf"/[^\n]{{1,800}}/ & ~/({_LABELS})[^\n]*/ & ~/[^\n]*```[^\n]*/"
+
+
+def rules(tools: Sequence[Tool], *, required: bool, most: int, said: str | None) -> str:
+    """Return the rules of an answer with up to `most` calls; see `build.calls`."""
+    more = f" (MORE call){{0,{most - 1}}}" if most > 1 else ""
+    rest = f"call{more} {lark.literal(chr(10) + 'Observation:')}"
+    made = _calls(tools, required)
+    if most > 1:
+        made += ["MORE: /\\n(Thought:[^\\n]{0,800}\\n)?Action: /"]
+    called = f"THOUGHT? {lark.literal(chr(10) + 'Action: ')} {rest}"
+    if required or said is not None:
+        made.append(f"THOUGHT: {_THOUGHT}")
+    if required:
+        return "\n".join((f"answer: {called}", *made))
+    if said is not None:
+        nested = lark.nested(said, "answer")
+        return "\n".join((f"answer: {called} | said", f"said: {nested}", *made))
+    return "\n".join((f"answer: head {rest} | PLAIN", *_text(), *made))
+
+
+def _text() -> list[str]:
+    return [
+        rf"PLAIN: {lark.ANYTHING} & ~/((?s:.*)\n)?Action:(?s:.*)/",
+        "head[lazy]: HEAD",
+        r'HEAD: (PLAIN "\n")? "Action: "',
+    ]
+
+
+def _calls(tools: Sequence[Tool], required: bool) -> list[str]:
+    """Return the rules of `call`: what stands behind "Action: "."""
+    made = [f"call: {any_of('call', tools)}"]
+    for index, tool in enumerate(tools):
+        start = lark.literal(f"{tool.name}\nAction Input: ")
+        made += [
+            f"call{index}: {start} args{index}",
+            json_arguments(f"args{index}", tool, required),
+        ]
+    return made

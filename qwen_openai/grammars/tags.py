@@ -1,0 +1,115 @@
+"""Calls in <tool_call> tags, as JSON (Qwen2.5, Qwen3) or as tags of their own (Qwen3-Coder).
+
+Pure text. Rules are named by a tool's place, so nothing of a caller's becomes a name. What is read
+of such answers is `parsing`'s business; this only says what may be written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from qwen_openai.core import Tool
+from qwen_openai.grammars import lark, schema, xml
+
+MAX_CALLS = 16
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+
+# Text that began like thoughts would be split off as thoughts, and what follows not be text.
+_NO_THOUGHT = r"~/[ \n]*<think>(?s:.*)/"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Which calls an answer may hold: see `build.calls`."""
+
+    syntax: Literal["hermes", "xml"]
+    tools: tuple[Tool, ...]
+    required: bool
+    bare: bool
+
+
+def rules(form: Form, *, most: int, said: str | None) -> str:
+    """Return the rules of an answer with up to `most` calls; `said` are those of what else it may
+    be, None for any text."""
+    more = f" ({lark.literal(chr(10) + _OPEN)} call){{0,{most - 1}}}" if most > 1 else ""
+    tagged = f"{lark.literal(_OPEN)} call{more}"
+    if form.required:
+        return "\n".join((f"answer: {tagged}", *_calls(form)))
+    if said is not None:
+        return "\n".join(
+            (f"answer: {tagged} | said", f"said: {lark.nested(said, 'answer')}", *_calls(form))
+        )
+    bare = " | bare" if form.bare else ""
+    return "\n".join((f"answer: head call{more} | PLAIN{bare}", *_text(form), *_calls(form)))
+
+
+def arguments_of(tool: Tool, required: bool) -> tuple[schema.Schema, bool]:
+    """Return the schema that a call's arguments are held to, and whether strictly so.
+
+    Raises InvalidRequest where a strict tool's schema cannot be enforced.
+    """
+    parameters = schema.NO_ARGUMENTS if tool.parameters is None else tool.parameters
+    if tool.strict:
+        return schema.checked(parameters, f"function {tool.name!r}", "tools"), True
+    return (schema.relaxed(parameters) if required else schema.ANY_OBJECT), False
+
+
+def json_arguments(name: str, tool: Tool, required: bool, *, loose: bool = False) -> str:
+    """Return the rule called `name` of a call's arguments as JSON."""
+    arguments, strict = arguments_of(tool, required)
+    layout = schema.LOOSE if loose else schema.TIGHT
+    return f"{name}: %json {schema.text(arguments, layout, lenient=not strict)}"
+
+
+def any_of(prefix: str, tools: Sequence[Tool]) -> str:
+    """Return the expression of any of the tools' rules that are called `prefix` and a number."""
+    return " | ".join(f"{prefix}{index}" for index in range(len(tools)))
+
+
+def _calls(form: Form) -> list[str]:
+    """Return the rules of `call`: all that stands behind the opening tag."""
+    made = [f"call: {any_of('call', form.tools)}"]
+    for index, tool in enumerate(form.tools):
+        if form.syntax == "xml":
+            start, end = f"\n<function={tool.name}>\n", f"</function>\n{_CLOSE}"
+            arguments, strict = arguments_of(tool, form.required)
+            made += xml.arguments(f"args{index}", tool.name, arguments, strict=strict)
+        else:
+            start = f'\n{{"name": {lark.json_text(tool.name)}, "arguments": '
+            end = f"}}\n{_CLOSE}"
+            made.append(json_arguments(f"args{index}", tool, form.required))
+        made.append(f"call{index}: {lark.literal(start)} args{index} {lark.literal(end)}")
+    return made
+
+
+def _text(form: Form) -> list[str]:
+    """Return the rules of text without calls: alone (PLAIN), and up to the first tag (head)."""
+    opening = "<tool_call>" if form.syntax == "hermes" else "<tool_call>|<function="
+    plain = f"{lark.ANYTHING} & ~/(?s:.*)({opening})(?s:.*)/ & {_NO_THOUGHT}"
+    made = ["head[lazy]: HEAD", f"HEAD: PLAIN {lark.literal(_OPEN)}"]
+    if form.bare:
+        plain += " & ~(BARE /(?s:.*)/)"
+        made += _bare(form)
+    return [f"PLAIN: {plain}", *made]
+
+
+def _bare(form: Form) -> list[str]:
+    """Return the rules of a call as bare JSON, and the terminal BARE of how any such one begins.
+
+    The beginning of each is one terminal, which goes on where that of text must end: the two are
+    read side by side, and only one that is still alive can be the next.
+    """
+    blank = r"[ \n\t]*"
+    begin = rf"{blank}(```[a-z]*{blank})?\{{{blank}\"name\"{blank}:{blank}\""
+    names = "|".join(lark.exact(tool.name) for tool in form.tools)
+    made = [f'BARE: /{begin}({names})"/', f"bare: {any_of('bare', form.tools)}"]
+    for index, tool in enumerate(form.tools):
+        head = rf"{begin}{lark.exact(tool.name)}\"{blank},{blank}\"arguments\"{blank}:"
+        made += [
+            f"bare{index}: bare_head{index} BLANK? bare_args{index} BLANK? BARE_END",
+            f"bare_head{index}[lazy]: BARE_HEAD{index}",
+            f"BARE_HEAD{index}: /{head}/",
+            json_arguments(f"bare_args{index}", tool, form.required, loose=True),
+        ]
+    return [*made, r"BLANK: /[ \n\t]{1,40}/", r"BARE_END: /\}[ \n]{0,4}(```)?[ \n]{0,4}/"]
