@@ -8,11 +8,15 @@ tokenised without any control tokens. Knows strings only, neither templates nor 
 Why it holds. A stand-in is a lone surrogate: it is in no valid text, so in no request, template or
 token, and needs no search for a free character. Take a control token that occurs in the rendered
 text. Its first and its last character are not the caller's (those are exchanged), so both are the
-template's. If a character between them were the caller's, the constant of the template that the
-token begins in would end with a proper prefix of it; where any constant does, every character that
-occurs in a control token is exchanged, so that none of the caller's can be part of one at all.
+template's. If a character between them were the caller's, the constants of the template that the
+token begins in would end with a proper prefix of it. Where any do, as in a template that writes a
+tag around a name, every character that occurs in a control token is exchanged, so that none of the
+caller's can be part of one at all. Left as they are even then: words that do not go on where such a
+prefix stops, for templates look up a schema's keys. This takes for granted that a template cuts no
+word into pieces.
 The exchange is one for one: lengths, blanks and line ends, which templates look at, stay as they
-are. Unicode normalisation runs only after the exchange back, in the tokenizer.
+are. Unicode normalisation runs only after the exchange back, in the tokenizer. Numbers are never
+exchanged: a template would have to write the rest of a control token around one.
 """
 
 import re
@@ -23,6 +27,7 @@ from qwen_openai.errors import InvalidRequest, StartupError
 # Low surrogates, so that no two in a row can be taken for one character.
 _FIRST_STAND_IN = 0xDE00
 _LAST_STAND_IN = 0xDFFE
+_WORD = re.compile(r"[\w.$-]+", re.ASCII)
 # Put behind a text that the model is to go on from; tells where to cut.
 END = "\udfff"
 
@@ -35,9 +40,10 @@ class Inert:
 
         Raises StartupError when the tokens use more characters than there are stand-ins.
         """
-        letters = {token[0] for token in tokens} | {token[-1] for token in tokens}
-        if _may_join(tokens, constants):
-            letters = set("".join(tokens))
+        ends = {token[0] for token in tokens} | {token[-1] for token in tokens}
+        self._ends = frozenset(ends)
+        self._rests = _rests(tokens, frozenset(constants))
+        letters = set("".join(tokens)) if self._rests else ends
         numbers = range(_FIRST_STAND_IN, _LAST_STAND_IN)
         self._pairs = tuple(
             (letter, chr(number)) for letter, number in zip(sorted(letters), numbers, strict=False)
@@ -51,12 +57,25 @@ class Inert:
         longest_first = sorted(tokens, key=len, reverse=True)
         self._tokens = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
-    def cover(self, text: str) -> str:
-        """Return ``text`` with stand-ins. Raises InvalidRequest when it is no valid Unicode."""
-        refuse_surrogates(text)
+    def cover(self, text: str, param: str = "messages") -> str:
+        """Return ``text`` with stand-ins.
+
+        Raises InvalidRequest, naming ``param``, when it is no valid Unicode.
+        """
+        refuse_surrogates(text, param)
+        if self._rests and self._is_harmless(text):
+            return text
         for letter, stand_in in self._pairs:
             text = text.replace(letter, stand_in)
         return text
+
+    def _is_harmless(self, text: str) -> bool:
+        """Tell whether ``text`` is a word that goes on no token which the template has begun."""
+        return (
+            _WORD.fullmatch(text) is not None
+            and self._ends.isdisjoint(text)
+            and not any(rest.startswith(text) for rest in self._rests)
+        )
 
     def uncover(self, text: str) -> str:
         """Return ``text`` as it was before `cover`."""
@@ -90,8 +109,18 @@ def refuse_surrogates(text: str, param: str = "messages") -> None:
         ) from exc
 
 
-def _may_join(tokens: Sequence[str], constants: Iterable[str]) -> bool:
-    """Tell whether a token could begin in one constant and end in another."""
-    prefixes = {token[:length] for token in tokens for length in range(1, len(token))}
-    endings = tuple(prefixes)
-    return bool(endings) and any(constant.endswith(endings) for constant in constants)
+def _rests(tokens: Sequence[str], constants: frozenset[str]) -> frozenset[str]:
+    """Return what is missing of a token wherever a caller's text may follow its beginning.
+
+    The beginning is the end of one constant, with any number of whole ones behind it.
+    """
+    whole = [constant for constant in constants if constant]
+    rests = set()
+    for token in tokens:
+        inner = range(1, len(token))
+        stops = {at for at in inner if any(part.endswith(token[:at]) for part in whole)}
+        for at in inner:
+            if at in stops:
+                stops |= {at + len(part) for part in whole if token.startswith(part, at)}
+        rests |= {token[at:] for at in stops if at < len(token)}
+    return frozenset(rests)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from qwen_openai.core import Job, Message
 from qwen_openai.errors import ContextLengthExceeded, InvalidRequest
+from qwen_openai.grammars.build import whole
 from qwen_openai.prompting.bpe import TooLong
 from qwen_openai.prompting.renderer import Around, PromptRenderer, Rendered, Tokenised
 
@@ -115,8 +116,6 @@ def _room(job: Job, room: int, default_max_tokens: int) -> tuple[int, tuple[str,
 def _grammar(job: Job, in_thought: bool) -> str | None:
     if job.grammar is None:
         return None
-    from qwen_openai.grammars.build import whole
-
     if in_thought:
         return whole(job.grammar.rules, "open")
     return whole(job.grammar.rules, "may" if job.thinks else "none")

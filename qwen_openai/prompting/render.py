@@ -4,34 +4,31 @@ The engines' one door to prompts, with `prepare` in front for limits. Knows no H
 Blocking: call it off the event loop; several threads may use one Renderer at once.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwen_openai.core import Message, Thinking, ToolSyntax
-from qwen_openai.errors import InvalidRequest, StartupError
+from qwen_openai.core import Message, TemplateValue
+from qwen_openai.errors import InvalidRequest
 from qwen_openai.prompting.bpe import Bpe, TooLong
 from qwen_openai.prompting.inert import END, Inert
+from qwen_openai.prompting.probe import probe
 from qwen_openai.prompting.renderer import PLAIN, Around, OverBpe, Rendered, Tokenised
 from qwen_openai.prompting.template import ChatTemplate
-
-_OPEN, _CLOSE = "<think>", "</think>"
-_THINK_TAG = re.compile(f"({_OPEN}|{_CLOSE})")
-# No template repeats these letters by itself, and none of them touches a tag in what it writes.
-_PROBE = f"{_OPEN}kxq{_CLOSE}vjq{_CLOSE}zwq"
-_TOUCHING = re.compile(r"<think>kxq|(?:kxq|vjq)</think>|</think>(?:vjq|zwq)")
+from qwen_openai.prompting.turns import CLOSE, OPEN, tool_of, turn_of
 
 
 class Renderer(OverBpe):
     """Renders and tokenises prompts of one model; a `PromptRenderer`."""
 
     def __init__(self, bpe: Bpe, template: ChatTemplate) -> None:
+        """Raises StartupError when the template fails on the simplest conversation."""
         super().__init__(bpe)
         self._template = template
         self._inert = Inert(tuple(bpe.control), template.constants)
-        self._splits_thoughts = self._probe()
-        self.tools: ToolSyntax | None = None
-        self.thinking: Thinking = "never"
+        has_thoughts = OPEN in bpe.control and CLOSE in bpe.control
+        self._facts = probe(template, has_thoughts=has_thoughts)
+        self.tools = self._facts.tools
+        self.thinking = self._facts.thinking
 
     @classmethod
     def load(cls, tokenizer_file: Path, template: str) -> "Renderer":
@@ -51,8 +48,8 @@ class Renderer(OverBpe):
         known: Tokenised | None = None,
     ) -> Rendered:
         """See `PromptRenderer.compose`. Raises InvalidRequest when the template refuses."""
-        rendered = self._render(messages, continue_final)
-        return Rendered(self._encode(rendered, limit, {} if known is None else known))
+        text = self._text_of(messages, around, continue_final)
+        return self._encode(text, limit, {} if known is None else known)
 
     def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
         """Return the ids of the whole prompt: `compose` without the rest."""
@@ -69,8 +66,9 @@ class Renderer(OverBpe):
         """As `render`, but raises TooLong, soon, when the prompt has more than ``limit`` tokens."""
         return self.compose(messages, continue_final=continue_final, limit=limit, known=known).ids
 
-    def _encode(self, rendered: str, limit: int | None, known: Tokenised) -> list[int]:
+    def _encode(self, rendered: str, limit: int | None, known: Tokenised) -> Rendered:
         ids: list[int] = []
+        last = None
         for text, token in self._inert.split(rendered):
             if text not in known:
                 try:
@@ -81,21 +79,25 @@ class Renderer(OverBpe):
             ids += known[text]
             if token is not None:
                 ids.append(self._bpe.control[token])
+                last = token
             if limit is not None and len(ids) > limit:
                 raise TooLong(len(ids))
-        return ids
+        # The template's own tag: one in a caller's text is no token.
+        return Rendered(ids, in_thought=last == OPEN)
 
-    def _render(self, messages: Sequence[Message], continue_final: bool) -> str:
-        turns = [{"role": message.role, "content": self._cover(message)} for message in messages]
+    def _text_of(self, messages: Sequence[Message], around: Around, continue_final: bool) -> str:
+        turns = [self._turn(message) for message in messages]
+        tools = [tool_of(tool, self._inert) for tool in around.tools]
+        options = self._options(around)
         if not continue_final:
-            return self._template.render(turns, generation_prompt=True)
-        if not messages or messages[-1].role != "assistant":
-            raise InvalidRequest(
-                "The last message must be the assistant's for the answer to continue it.",
-                param="messages",
+            return self._template.render(
+                turns, generation_prompt=True, tools=tools, options=options
             )
-        turns[-1]["content"] += END
-        rendered, *rest = self._template.render(turns, generation_prompt=False).split(END)
+        _refuse_to_continue(messages)
+        turns[-1]["content"] = f"{turns[-1]['content']}{END}"
+        rendered, *rest = self._template.render(
+            turns, generation_prompt=False, tools=tools, options=options
+        ).split(END)
         if len(rest) != 1:
             raise InvalidRequest(
                 "This model's chat template does not let an answer continue the last message.",
@@ -103,31 +105,31 @@ class Renderer(OverBpe):
             )
         return rendered
 
-    def _cover(self, message: Message) -> str:
-        """Make a message's text inert, but for thoughts that the template itself takes out."""
-        text = message.content
-        if message.role != "assistant" or not self._splits_thoughts or _CLOSE not in text:
-            return self._inert.cover(text)
-        thoughts, _, answer = text.rpartition(_CLOSE)
-        parts = _THINK_TAG.split(thoughts)
-        covered = [part if n % 2 else self._inert.cover(part) for n, part in enumerate(parts)]
-        return "".join(covered) + _CLOSE + self._inert.cover(answer)
+    def _turn(self, message: Message) -> dict[str, object]:
+        facts = self._facts
+        splits = facts.splits_before_calls if message.tool_calls else facts.splits_thoughts
+        return turn_of(message, self._inert, splits_thoughts=splits)
 
-    def _probe(self) -> bool:
-        """Try the template: it must render, and: does it split thoughts off by their tags?
+    def _options(self, around: Around) -> dict[str, TemplateValue]:
+        options: dict[str, TemplateValue] = {}
+        for name, value in around.options:
+            if isinstance(value, str):
+                value = self._inert.cover(value, "chat_template_kwargs")
+            options[name] = value
+        if around.enable_thinking is not None:
+            options["enable_thinking"] = around.enable_thinking
+        return options
 
-        Only then may an assistant's text keep its think tags: the template takes them out and
-        writes its own. A template that lets one through leaves it touching the probe's letters.
-        """
-        question = {"role": "user", "content": "q"}
-        answer = {"role": "assistant", "content": _PROBE}
-        try:
-            self._template.render([question], generation_prompt=True)
-            rendered = self._template.render([question, answer] * 2, generation_prompt=False)
-            rendered += self._template.render([question, answer, question], generation_prompt=True)
-        except InvalidRequest as exc:
-            raise StartupError(
-                f"The model's chat template fails on the simplest conversation: {exc.message}",
-                fix="Use a model file with a working chat template.",
-            ) from exc
-        return not _TOUCHING.search(rendered)
+
+def _refuse_to_continue(messages: Sequence[Message]) -> None:
+    if not messages or messages[-1].role != "assistant":
+        raise InvalidRequest(
+            "The last message must be the assistant's for the answer to continue it.",
+            param="messages",
+        )
+    if messages[-1].tool_calls:
+        raise InvalidRequest(
+            "The last message has tool calls: there is no text behind them that an answer could"
+            " continue. Leave them out, or send their results and no continue_final_message.",
+            param="messages",
+        )

@@ -8,11 +8,12 @@ controls, `raise_exception`, `tojson`, `strftime_now`, the `generation` block).
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from datetime import datetime
 
-from jinja2 import TemplateError, nodes, pass_context
+from jinja2 import TemplateError, meta, nodes, pass_context
 from jinja2.exceptions import SecurityError, TemplateRuntimeError
 from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
@@ -34,6 +35,9 @@ _BUDGET = "render budget"
 _BOUNDED = "bounded loop"
 _SIZED = "bounded text"
 
+# What ensure_ascii escapes, but for surrogates that stand alone.
+_ESCAPED = re.compile(r"[^\x00-\x7e\ud800-\udfff]")
+
 # What running foreign template code is known to raise, beside jinja2's own errors.
 _RENDER_ERRORS = (
     TemplateError,
@@ -51,7 +55,7 @@ class ChatTemplate:
     """A compiled chat template. Stateless: may be rendered by several threads at once.
 
     ``constants`` are all the texts that stand in the template itself: what it can write that no
-    message brought.
+    message brought. ``variables`` are the names that it expects from outside.
     """
 
     def __init__(self, source: str) -> None:
@@ -62,6 +66,7 @@ class ChatTemplate:
         try:
             tree = environment.parse(source)
             self.constants = frozenset(_constants(tree))
+            self.variables = frozenset(meta.find_undeclared_variables(tree))
             _bound(tree, environment)
             code = environment.compile(tree)
             self._template = environment.template_class.from_code(
@@ -70,14 +75,24 @@ class ChatTemplate:
         except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as exc:
             raise _bad_template(_short(exc)) from exc
 
-    def render(self, turns: Sequence[Turn], *, generation_prompt: bool) -> str:
-        """Return the text for ``turns`` (`role`, `content`), with the assistant's opening if asked.
+    def render(
+        self,
+        turns: Sequence[Turn],
+        *,
+        generation_prompt: bool,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> str:
+        """Return the text for ``turns`` (`role`, `content` and what else a message of the chat
+        completions API has), with the assistant's opening if asked.
 
-        Raises InvalidRequest when the template refuses the messages or spends too much.
+        ``tools`` have the shape of that API too; ``options`` are further variables. Raises
+        InvalidRequest when the template refuses the messages or spends too much.
         """
-        variables = {
+        variables: dict[str, object] = {
+            **(options or {}),
             "messages": turns,
-            "tools": None,
+            "tools": tools or None,
             "documents": None,
             "add_generation_prompt": generation_prompt,
             _BUDGET: _Budget(),
@@ -225,13 +240,15 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
+    text = json.dumps(
+        value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys
     )
+    # json's own escapes would spell out the stand-ins of `inert`, which are lone surrogates.
+    return _ESCAPED.sub(_escape, text) if ensure_ascii else text
+
+
+def _escape(match: re.Match[str]) -> str:
+    return json.dumps(match.group())[1:-1]
 
 
 def _raise_exception(message: object) -> None:
