@@ -19,23 +19,38 @@ from starlette.types import ASGIApp
 from qwen_openai import __version__
 from qwen_openai.engines.base import Engine
 from qwen_openai.protocol.chat import ChatRequest
+from qwen_openai.protocol.completions import CompletionRequest
 from qwen_openai.protocol.legacy import LegacyRequest
+from qwen_openai.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from qwen_openai.routes.chat import ChatCompletions
+from qwen_openai.routes.completions import Completions
 from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.info import ListModels, Live, Ready, RetrieveModel
 from qwen_openai.routes.legacy import LegacyChat
 from qwen_openai.routes.middleware import ConnectionLimit, Envelope, HostCheck, KeyCheck
+from qwen_openai.routes.tokens import ChatInputTokens, Detokenize, Tokenize
 from qwen_openai.settings import Settings
 
 _SUMMARIES = {
     "/v1/chat/completions": "Answer a conversation, whole or as a stream",
+    "/v1/chat/completions/input_tokens": "Count the tokens of a conversation",
+    "/v1/completions": "Go on with a text, or fill in its middle",
+    "/tokenize": "The tokens of a text or of a conversation",
+    "/detokenize": "The text of tokens",
     "/v1/models": "List the models that this server answers as",
     "/v1/models/{model}": "Describe one model",
     "/": "The original tutorial's chat route",
     "/health/live": "Whether the process answers",
     "/health/ready": "Whether a request sent now would be taken",
 }
-_BODIES: dict[str, type[BaseModel]] = {"/v1/chat/completions": ChatRequest, "/": LegacyRequest}
+_BODIES: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": ChatRequest,
+    "/v1/chat/completions/input_tokens": ChatRequest,
+    "/v1/completions": CompletionRequest,
+    "/tokenize": TokenizeRequest,
+    "/detokenize": DetokenizeRequest,
+    "/": LegacyRequest,
+}
 
 
 def create_app(settings: Settings, engine: Engine) -> FastAPI:
@@ -60,6 +75,10 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
     app.router.routes.extend(
         [
             _route("/v1/chat/completions", "POST", ChatCompletions(gateway)),
+            _route("/v1/chat/completions/input_tokens", "POST", ChatInputTokens(gateway)),
+            _route("/v1/completions", "POST", Completions(gateway)),
+            _route("/tokenize", "POST", Tokenize(gateway)),
+            _route("/detokenize", "POST", Detokenize(gateway)),
             _route("/v1/models", "GET", ListModels(gateway)),
             _route("/v1/models/{model:path}", "GET", RetrieveModel(gateway)),
             _route("/", "POST", LegacyChat(gateway)),

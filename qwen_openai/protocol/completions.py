@@ -6,6 +6,7 @@ null means absent for every optional parameter.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from qwen_openai.protocol.shown import shown
 
 # Both are beyond what a context or an operator allows; below them a body is cheap to look at.
 MAX_PROMPTS = 128
-MAX_IDS = 2**20
+MAX_IDS = 2**18
 DEFAULT_MAX_TOKENS = 16
 
 Ids = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_IDS, fail_fast=True)]
@@ -55,7 +56,7 @@ class CompletionRequest(SamplingFields, StreamFields):
 
     ignored: SkipJsonSchema[tuple[str, ...]] = ()
 
-    @property
+    @cached_property
     def prompts(self) -> Sequence[str | tuple[int, ...]]:
         """The prompts, each a text or token ids."""
         if isinstance(self.prompt, str):
@@ -131,8 +132,19 @@ HONOURED = (
 )
 
 _OWN = frozenset(row.name for row in HONOURED)
+_INSTEAD = {
+    "messages": "prompt",
+    "max_completion_tokens": "max_tokens",
+    "top_logprobs": "logprobs, which is a number here",
+}
 _FOR_CHAT = tuple(
-    Parameter(row.name, "refused", note="of `/v1/chat/completions`", harmless=row.harmless)
+    Parameter(
+        row.name,
+        "refused",
+        note="of `/v1/chat/completions`",
+        harmless=row.harmless,
+        instead=_INSTEAD.get(row.name, ""),
+    )
     for row in PARAMETERS.values()
     if row.use == "honoured" and row.name not in _OWN
 )

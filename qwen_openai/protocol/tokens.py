@@ -13,15 +13,14 @@ from pydantic.json_schema import SkipJsonSchema
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.protocol.body import parse_object
 from qwen_openai.protocol.chat import ChatRequest, parse_chat
-from qwen_openai.protocol.completions import check_model_name
+from qwen_openai.protocol.completions import MAX_IDS, check_model_name
 from qwen_openai.protocol.explain import find_fault
 from qwen_openai.protocol.fields import header_names, refuse_forbidden, refuse_ignored
 from qwen_openai.protocol.sampling import TokenId
 from qwen_openai.protocol.wire import Wire
 
-# Beyond the longest context of any Qwen, in characters and in tokens.
+# Beyond the longest context of any Qwen that a machine of one's own holds.
 MAX_TEXT = 4 * 2**20
-MAX_IDS = 2**20
 
 
 class TokenizeRequest(Wire):

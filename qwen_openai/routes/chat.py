@@ -37,6 +37,7 @@ class ChatCompletions:
             and (request.include_usage or gateway.settings.always_stream_usage),
             system_fingerprint=gateway.fingerprint,
             reasoning=gateway.settings.reasoning_field,
+            legacy_functions=request.functions is not None,
             logprobs=job.sampling.logprobs is not None,
         )
         jobs = tuple(replace(job, choice=index) for index in range(job.n))
@@ -46,14 +47,17 @@ class ChatCompletions:
 def adapt_chat(gateway: Gateway, raw: bytes, *, strict: bool) -> tuple[ChatRequest, Job]:
     """Return the request in a chat body and its job. Raises what `parse_chat` and `chat_job` raise,
     and ModelNotFound."""
-    request = parse_chat(
-        raw, max_messages=gateway.limits.max_messages, tools=gateway.family.tools is not None
-    )
+    request = parse_chat(raw, max_messages=gateway.limits.max_messages, strict=strict)
     gateway.check_model(request.model)
-    job = chat_job(
+    return request, chat_job_of(gateway, request)
+
+
+def chat_job_of(gateway: Gateway, request: ChatRequest) -> Job:
+    """Return the job of a request. Raises what `chat_job` raises."""
+    return chat_job(
         request,
         id=f"chatcmpl-{uuid.uuid4().hex}",
         family=gateway.family,
         limits=gateway.limits,
+        refuses=gateway.refuses,
     )
-    return request, job

@@ -1,5 +1,6 @@
 """What every endpoint needs of the running gateway, in one value."""
 
+import asyncio
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -12,6 +13,8 @@ from qwen_openai.engines.base import Engine, EngineInfo, Health
 from qwen_openai.errors import ModelNotFound
 from qwen_openai.families import Family, family_named, family_of
 from qwen_openai.settings import Settings
+
+_TOKENIZED_AT_ONCE = 4
 
 
 class Gateway:
@@ -27,9 +30,16 @@ class Gateway:
         self.model_names: Sequence[str] = settings.served_model_name or (info.model,)
         self.created = int(time.time())
         self.limits = Limits(max_n=settings.max_n, max_messages=settings.max_messages)
+        # Tokenizing is CPU work of a request that no slot bounds.
+        self.tokenizing = asyncio.Semaphore(_TOKENIZED_AT_ONCE)
         self.draining = False
         # The server's own set of open connections, once there is a server.
         self.connections: Collection[object] = ()
+
+    def check_known(self, name: str) -> None:
+        """As `check_model`, for routes whose callers need not name one: "" means ours."""
+        if name:
+            self.check_model(name)
 
     def check_model(self, name: str) -> None:
         """Raise ModelNotFound, with the names that exist, unless ``name`` is one of them."""

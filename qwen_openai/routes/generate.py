@@ -82,7 +82,7 @@ async def read(
 
 def is_strict(scope: Scope, gateway: Gateway) -> bool:
     """Whether the URL's query, or the operator, turns ignoring parameters into refusing them."""
-    return bool(_STRICT.search(scope["query_string"]))
+    return gateway.settings.strict_parameters or bool(_STRICT.search(scope["query_string"]))
 
 
 async def answer(gateway: Gateway, scope: Scope, send: Send, asked: Asked) -> None:

@@ -148,8 +148,8 @@ def _from_router(scope: Scope, error: HTTPException) -> ApiError:
     path = printable(scope["path"], 80)
     if error.status_code == 404:
         return NotFound(
-            f"There is nothing at {path}. The API is at /v1/chat/completions and POST /; "
-            "/docs lists all paths."
+            f"There is nothing at {path}. The API is at /v1/chat/completions, /v1/completions, "
+            "/v1/responses and POST /; /docs lists all paths."
         )
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")

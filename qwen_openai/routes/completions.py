@@ -1,0 +1,77 @@
+"""POST /v1/completions: wire request to Jobs on the left, CompletionReply on the right."""
+
+import time
+import uuid
+from collections.abc import Sequence
+
+from starlette.types import Receive, Scope, Send
+
+from qwen_openai.adapter.completions import completion_jobs
+from qwen_openai.core import Job
+from qwen_openai.errors import InvalidRequest
+from qwen_openai.protocol.completions import CompletionRequest, parse_completion
+from qwen_openai.responses.completions import CompletionReply, Wanted
+from qwen_openai.responses.fold import Fold
+from qwen_openai.routes.disconnect import until_disconnect
+from qwen_openai.routes.gateway import Gateway
+from qwen_openai.routes.generate import Asked, answer, read
+
+
+class Completions:
+    """The endpoint, as an ASGI application."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, jobs = await read(self._gateway, scope, receive, self._adapt)
+        await until_disconnect(receive, self._answer(scope, send, request, jobs))
+
+    def _adapt(self, raw: bytes, strict: bool) -> tuple[CompletionRequest, tuple[Job, ...]]:
+        gateway = self._gateway
+        request = parse_completion(raw, strict=strict)
+        gateway.check_model(request.model)
+        jobs = completion_jobs(
+            request,
+            id=f"cmpl-{uuid.uuid4().hex}",
+            family=gateway.family,
+            limits=gateway.limits,
+            refuses=gateway.refuses,
+        )
+        return request, jobs
+
+    async def _answer(
+        self, scope: Scope, send: Send, request: CompletionRequest, jobs: tuple[Job, ...]
+    ) -> None:
+        gateway = self._gateway
+        always = gateway.settings.always_stream_usage
+        wanted = Wanted(
+            n=request.n or 1,
+            echoes=await self._texts(request.prompts) if request.echo else (),
+            logprobs=request.logprobs,
+            include_usage=request.streams and (request.include_usage or always),
+        )
+        reply = CompletionReply(
+            id=jobs[0].id,
+            model=request.model,
+            created=int(time.time()),
+            system_fingerprint=gateway.fingerprint,
+            wanted=wanted,
+        )
+        fold = Fold(request.made, prompts=len(request.prompts))
+        await answer(gateway, scope, send, Asked(jobs, reply, fold, request.streams, "prompt"))
+
+    async def _texts(self, prompts: Sequence[str | tuple[int, ...]]) -> list[str]:
+        """Return prompts as texts, also those that came as token ids."""
+        texts = []
+        for prompt in prompts:
+            if isinstance(prompt, str):
+                texts.append(prompt)
+                continue
+            try:
+                pieces = await self._gateway.service.engine.detokenize(prompt)
+            except InvalidRequest as error:
+                # Engines speak of tokens, this route's callers sent a prompt.
+                raise InvalidRequest(error.message, param="prompt") from None
+            texts.append(b"".join(pieces).decode("utf-8", "replace"))
+        return texts

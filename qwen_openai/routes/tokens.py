@@ -1,0 +1,105 @@
+"""POST /tokenize, POST /detokenize and POST /v1/chat/completions/input_tokens: text and tokens.
+
+Nothing is generated, so nothing waits for a slot; what an engine's tokenizer does at once is
+bounded by the gateway.
+"""
+
+import uuid
+
+from starlette.types import Receive, Scope, Send
+
+from qwen_openai.core import Job, RawPrompt
+from qwen_openai.protocol.chat import ChatRequest
+from qwen_openai.protocol.tokens import (
+    DetokenizeRequest,
+    TokenizeRequest,
+    parse_detokenize,
+    parse_tokenize,
+)
+from qwen_openai.responses.tokens import detokenize_body, input_tokens_body, tokenize_body
+from qwen_openai.routes.chat import adapt_chat, chat_job_of
+from qwen_openai.routes.disconnect import until_disconnect
+from qwen_openai.routes.gateway import Gateway
+from qwen_openai.routes.generate import read
+from qwen_openai.routes.notes import note_headers
+from qwen_openai.routes.respond import send_json
+
+
+class Tokenize:
+    """POST /tokenize: the tokens of a text, or of a conversation as the model is shown it."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        job, with_texts = await read(self._gateway, scope, receive, self._adapt)
+        await until_disconnect(receive, self._answer(send, job, with_texts))
+
+    def _adapt(self, raw: bytes, strict: bool) -> tuple[Job, bool]:
+        gateway = self._gateway
+        most = gateway.limits.max_messages
+        request, with_texts = parse_tokenize(raw, max_messages=most, strict=strict)
+        gateway.check_known(request.model)
+        return self._job(request), with_texts
+
+    def _job(self, request: TokenizeRequest | ChatRequest) -> Job:
+        if isinstance(request, ChatRequest):
+            return chat_job_of(self._gateway, request)
+        return Job(
+            id=f"tokenize-{uuid.uuid4().hex}",
+            model=request.model,
+            messages=(),
+            prompt=RawPrompt(request.prompt),
+            ignored=request.ignored,
+        )
+
+    async def _answer(self, send: Send, job: Job, with_texts: bool) -> None:
+        engine = self._gateway.service.engine
+        async with self._gateway.tokenizing:
+            ids = await engine.tokenize(job)
+            pieces = await engine.detokenize(ids) if with_texts else None
+        body = tokenize_body(ids, engine.info().context, pieces)
+        await send_json(send, body, headers=note_headers(job.changes, job.ignored))
+
+
+class Detokenize:
+    """POST /detokenize: the text of tokens."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = await read(self._gateway, scope, receive, self._adapt)
+        await until_disconnect(receive, self._answer(send, request))
+
+    def _adapt(self, raw: bytes, strict: bool) -> DetokenizeRequest:
+        request = parse_detokenize(raw, strict=strict)
+        self._gateway.check_known(request.model)
+        return request
+
+    async def _answer(self, send: Send, request: DetokenizeRequest) -> None:
+        async with self._gateway.tokenizing:
+            pieces = await self._gateway.service.engine.detokenize(request.tokens)
+        headers = note_headers((), request.ignored)
+        await send_json(send, detokenize_body(pieces), headers=headers)
+
+
+class ChatInputTokens:
+    """POST /v1/chat/completions/input_tokens: how many tokens a chat body's prompt has."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        job = await read(self._gateway, scope, receive, self._adapt)
+        await until_disconnect(receive, self._answer(send, job))
+
+    def _adapt(self, raw: bytes, strict: bool) -> Job:
+        _, job = adapt_chat(self._gateway, raw, strict=strict)
+        return job
+
+    async def _answer(self, send: Send, job: Job) -> None:
+        async with self._gateway.tokenizing:
+            ids = await self._gateway.service.engine.tokenize(job)
+        headers = note_headers(job.changes, job.ignored)
+        await send_json(send, input_tokens_body(len(ids)), headers=headers)
