@@ -88,16 +88,16 @@ def test_a_stream_collected_is_the_plain_answer(
         through(text, places, stops, index, tools=tools)
         for index, (text, places) in enumerate(answers)
     ]
-    reply = ChatReply(id="chatcmpl-1", model="m", created=1, n=n, include_usage=True)
+    reply = ChatReply(
+        id="chatcmpl-1", model="m", created=1, n=n, include_usage=True, system_fingerprint="fp_1"
+    )
     fold = Fold(n)
     chunks = reply.opening()
     while waiting := [queue for queue in queues if queue]:
         event = data.draw(st.sampled_from(waiting)).pop(0)
         fold.add(event)
-        chunk = reply.chunk(event)
-        if chunk is not None:
-            chunks.append(chunk)
-    chunks += reply.closing(fold.usage)
+        chunks += reply.chunks(event)
+    chunks += reply.closing(fold)
     body = reply.body(fold)
     check("CreateChatCompletionResponse", body)
     for chunk in chunks:

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 
-def collect(data: list[str]) -> dict[str, object]:
+def collect(data: list[str], *, logprobs: bool = False) -> dict[str, object]:
     """Take the data of every event, the last of them [DONE]; return the answer they make, after
-    checking what clients rely on: one role, one finish reason a choice, indices in order."""
+    checking what clients rely on: one role, one finish reason a choice, indices in order. With
+    `logprobs` they were asked for."""
     *events, done = data
     assert done == "[DONE]"
     chunks = [json.loads(event) for event in events]
@@ -23,15 +24,24 @@ def collect(data: list[str]) -> dict[str, object]:
             message = {"role": delta["role"], "content": "", "refusal": None}
             choices.append({**choice, "message": message})
             del choices[-1]["delta"]
+            choices[-1]["logprobs"] = {"content": [], "refusal": None} if logprobs else None
         own = choices[choice["index"]]
         assert own["finish_reason"] is None, "nothing comes after the finish reason"
         message = own["message"]
-        message["content"] += delta.get("content", "")
-        for call in delta.get("tool_calls", ()):
+        message["content"] += delta.pop("content", "")
+        delta.pop("role", None)
+        for call in delta.pop("tool_calls", ()):
             _add(message.setdefault("tool_calls", []), call)
+        if "function_call" in delta:
+            _add_function(message, delta.pop("function_call"))
+        for name, thought in delta.items():
+            assert name in ("reasoning_content", "reasoning")
+            message[name] = message.get(name, "") + thought
+        if choice["logprobs"] is not None:
+            own["logprobs"]["content"] += choice["logprobs"]["content"]
         own["finish_reason"] = choice["finish_reason"]
     for choice in choices:
-        if "tool_calls" in choice["message"]:
+        if choice["message"].keys() & {"tool_calls", "function_call"}:
             choice["message"]["content"] = choice["message"]["content"] or None
     return {**usage, "object": "chat.completion", "choices": choices}
 
@@ -47,3 +57,13 @@ def _add(calls: list[dict[str, Any]], delta: dict[str, Any]) -> None:
         assert delta.keys() == {"function"}
         assert delta["function"].keys() == {"arguments"}
         calls[index]["function"]["arguments"] += delta["function"]["arguments"]
+
+
+def _add_function(message: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Take one piece of a call in its older form."""
+    if "function_call" not in message:
+        assert delta.keys() == {"name", "arguments"}
+        message["function_call"] = delta
+    else:
+        assert delta.keys() == {"arguments"}
+        message["function_call"]["arguments"] += delta["arguments"]
