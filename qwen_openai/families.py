@@ -21,6 +21,7 @@ class SamplingDefaults:
     top_k: int
     repetition_penalty: float
     min_p: float = 0.0
+    presence_penalty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,9 @@ class Family:
     ``stop_tokens`` end an answer. ``tools`` and ``thinking`` are what its template usually does:
     what a loaded model really does, its engine tells (`engines.base.EngineInfo`). ``bare_calls``:
     it answers with a call as bare JSON, without the tags it was asked for. ``thinking_sampling`` is
-    for answers with thoughts, where the makers recommend others."""
+    for answers with thoughts, where the makers recommend others. ``efforts`` are the values of
+    `reasoning_effort` that mean more to its template than thoughts or none, and its own words for
+    them; ``preserves_thinking``: the template takes that option."""
 
     name: str
     matches: tuple[str, ...]
@@ -54,8 +57,15 @@ class Family:
     bare_calls: bool = False
     thinking: Thinking = "never"
     thinking_sampling: SamplingDefaults | None = None
+    efforts: tuple[tuple[str, str], ...] = ()
+    preserves_thinking: bool = False
     fill_in: FillIn | None = None
 
+
+_SAMPLING_36 = SamplingDefaults(
+    temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.0, presence_penalty=1.5
+)
+_THINKING_36 = SamplingDefaults(temperature=1.0, top_p=0.95, top_k=20, repetition_penalty=1.0)
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -67,14 +77,44 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="qwen3.5",
-        matches=("qwen3.5", "qwen3.6", "qwen3.8", "qwen3_5", "qwen3_6", "qwen3_8"),
-        sampling=SamplingDefaults(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.0),
+        matches=("qwen3.5", "qwen3_5"),
+        sampling=SamplingDefaults(
+            temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.0, presence_penalty=1.5
+        ),
         tools="xml",
         thinking="switched",
         thinking_sampling=SamplingDefaults(
-            temperature=1.0, top_p=0.95, top_k=20, repetition_penalty=1.0
+            temperature=1.0, top_p=0.95, top_k=20, repetition_penalty=1.0, presence_penalty=1.5
         ),
     ),
+    Family(
+        name="qwen3.6",
+        matches=("qwen3.6", "qwen3_6"),
+        sampling=_SAMPLING_36,
+        tools="xml",
+        thinking="switched",
+        thinking_sampling=_THINKING_36,
+        preserves_thinking=True,
+    ),
+    # Its makers' figures are not known here; those of the generation before stand in for them.
+    Family(
+        name="qwen3.8",
+        matches=("qwen3.8", "qwen3_8"),
+        sampling=_SAMPLING_36,
+        tools="xml",
+        thinking="switched",
+        thinking_sampling=_THINKING_36,
+        # The template raises an error for any other word.
+        efforts=(
+            ("low", "low"),
+            ("medium", "medium"),
+            ("high", "xhigh"),
+            ("xhigh", "xhigh"),
+            ("max", "xhigh"),
+        ),
+        preserves_thinking=True,
+    ),
+    # The Instruct and Thinking models of July 2025 too: whether one thinks, its template tells.
     Family(
         name="qwen3",
         matches=("qwen3",),

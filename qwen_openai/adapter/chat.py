@@ -1,78 +1,69 @@
-"""A valid chat request to the Job that engines take: roles, system messages, sampling defaults.
+"""A valid chat request to the Job that engines take: every field of it decided.
 
 Pure; knows no tokenizer and no HTTP. What it alters is told in `Job.changes`, what it leaves out
 in `Job.ignored`; nothing is dropped without a word.
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
 
-from qwen_openai.adapter.history import SEPARATOR as SYSTEM_SEPARATOR
-from qwen_openai.adapter.history import SYSTEM_MOVED, SYSTEMS_MERGED, to_history
+from qwen_openai.adapter.choice import Plan, plan_of
+from qwen_openai.adapter.conversation import conversation, one_leading_system
+from qwen_openai.adapter.formats import format_of
+from qwen_openai.adapter.history import to_history
 from qwen_openai.adapter.limits import Limits
-from qwen_openai.core import Job, Message, Sampling, Tool, ToolCall, ToolSyntax
-from qwen_openai.errors import InvalidRequest
-from qwen_openai.families import Family, SamplingDefaults
+from qwen_openai.adapter.refusals import refuse
+from qwen_openai.adapter.sampling import sampling_of
+from qwen_openai.adapter.thinking import thoughts_of
+from qwen_openai.adapter.tools import results_of_calls
+from qwen_openai.core import Grammar, Job, Message, ToolSyntax
+from qwen_openai.errors import InvalidRequest, UnsupportedParameter
+from qwen_openai.families import Family
 from qwen_openai.protocol.chat import ChatRequest
-from qwen_openai.protocol.messages import ChatMessage
-
-_Value = TypeVar("_Value")
-
-# Between the text parts of one message, as vLLM joins them for models that take plain text.
-PART_SEPARATOR = "\n"
 
 
-def chat_job(request: ChatRequest, *, id: str, family: Family, limits: Limits) -> Job:
+def chat_job(
+    request: ChatRequest,
+    *,
+    id: str,
+    family: Family,
+    limits: Limits,
+    refuses: frozenset[str] = frozenset(),
+) -> Job:
     """Return the job of a request; its model is the name the caller used.
 
-    Raises InvalidRequest for an `n` or a number of messages beyond the limits, for calls and
-    results that do not fit together, and for tools where the family has none.
+    `family` is the model's row, with what its engine tells of it; `refuses` are the parameters
+    that this engine cannot honour. Raises InvalidRequest for an `n` or a number of messages beyond
+    the limits and for calls and results that do not fit together, UnsupportedParameter for what the
+    model or its engine cannot do.
     """
     _check_limits(request, limits)
-    tools = _tools(request, family)
-    continues = request.continue_final_message is True
-    messages = [_message(each) for each in request.messages]
-    if family.prompt == "pairs":
-        # The engine makes the pairs. Made here too, they are refused before the job waits in a
-        # queue, with the places that the caller counts.
-        changes = to_history(messages, tools=tools, continue_final=continues).changes
-    else:
-        messages, changes = _one_leading_system(messages)
-    return Job(
+    plan = plan_of(request, family)
+    thoughts = thoughts_of(request, family)
+    messages, changes = _messages(request, plan, family)
+    syntax = _syntax(messages, plan, family)
+    answer = format_of(request)
+    job = Job(
         id=id,
         model=request.model,
         messages=tuple(messages),
-        sampling=_sampling(request, family.sampling),
+        sampling=sampling_of(request, family, thinks=thoughts.thinks),
         n=request.n or 1,
-        continue_final_message=continues,
-        tools=tools,
-        tool_syntax=_syntax(messages, tools, family),
-        parallel_tool_calls=request.parallel_tool_calls is not False,
+        continue_final_message=request.continue_final_message is True,
+        tools=plan.told,
+        tool_syntax=syntax,
+        bare_calls=family.bare_calls and bool(plan.told),
+        parallel_tool_calls=plan.parallel,
+        calls_reason=plan.reason,
+        grammar=plan.grammar(syntax, answer, bare=family.bare_calls),
+        enable_thinking=thoughts.enable,
+        template_options=thoughts.options,
+        thinks=thoughts.thinks,
         watched=request.streams,
         changes=changes,
-        ignored=request.ignored,
+        ignored=(*request.ignored, *thoughts.ignored, *_moot(plan, answer)),
     )
-
-
-def _tools(request: ChatRequest, family: Family) -> tuple[Tool, ...]:
-    """Return the tools that the model is told of."""
-    calls = any(message.tool_calls or message.role == "tool" for message in request.messages)
-    if family.tools is None and (request.tools or calls):
-        raise InvalidRequest("Tools are not supported by this model.", param="tools")
-    if request.tools is None or request.tool_choice == "none":
-        return ()
-    return tuple(
-        Tool(each.function.name, each.function.description or "", each.function.parameters)
-        for each in request.tools
-    )
-
-
-def _syntax(
-    messages: Sequence[Message], tools: Sequence[Tool], family: Family
-) -> ToolSyntax | None:
-    """Return the family's syntax where the prompt shows it to the model, which then may use it."""
-    shown = tools or any(message.tool_calls for message in messages)
-    return family.tools if shown else None
+    refuse(request, job, refuses)
+    return job
 
 
 def _check_limits(request: ChatRequest, limits: Limits) -> None:
@@ -88,53 +79,39 @@ def _check_limits(request: ChatRequest, limits: Limits) -> None:
         )
 
 
-def _message(message: ChatMessage) -> Message:
-    content = message.content or ""
-    if not isinstance(content, str):
-        content = PART_SEPARATOR.join(part.text for part in content)
-    return Message(
-        role="system" if message.role == "developer" else message.role,
-        content=content,
-        tool_calls=tuple(
-            ToolCall(call.id, call.function.name, call.function.arguments)
-            for call in message.tool_calls or ()
-        ),
-        tool_call_id=message.tool_call_id,
-    )
+def _messages(
+    request: ChatRequest, plan: Plan, family: Family
+) -> tuple[list[Message], tuple[str, ...]]:
+    messages = conversation(request.messages)
+    if family.tools is None:
+        _refuse_calls(messages)
+    if family.prompt == "pairs":
+        # The engine makes the pairs. Made here too, they are refused before the job waits in a
+        # queue, with the places that the caller counts.
+        continues = request.continue_final_message is True
+        return messages, to_history(messages, tools=plan.told, continue_final=continues).changes
+    # A template would break on what does not fit together, or tell the model nonsense.
+    results_of_calls(messages)
+    return one_leading_system(messages)
 
 
-def _one_leading_system(messages: list[Message]) -> tuple[list[Message], tuple[str, ...]]:
-    """Qwen's templates take one system message, first. Return messages of that form, and what was
-    changed to get there."""
-    places = [index for index, message in enumerate(messages) if message.role == "system"]
-    if not places or places == [0]:
-        return messages, ()
-    system = SYSTEM_SEPARATOR.join(messages[index].content for index in places)
-    rest = [message for message in messages if message.role != "system"]
-    change = SYSTEM_MOVED if len(places) == 1 else SYSTEMS_MERGED
-    return [Message("system", system), *rest], (change,)
+def _refuse_calls(messages: Sequence[Message]) -> None:
+    for index, message in enumerate(messages):
+        if message.tool_calls or message.role == "tool":
+            place = f"messages[{index}]" + (".tool_calls" if message.tool_calls else ".role")
+            raise UnsupportedParameter(
+                f"{place}: this model's template cannot tell it of calls and their results; use a "
+                "model that takes tools.",
+                param=place,
+            )
 
 
-def _sampling(request: ChatRequest, defaults: SamplingDefaults) -> Sampling:
-    return Sampling(
-        temperature=_given(request.temperature, defaults.temperature),
-        top_p=_given(request.top_p, defaults.top_p),
-        top_k=max(_given(request.top_k, defaults.top_k), 0),
-        min_p=_given(request.min_p, defaults.min_p),
-        presence_penalty=_given(request.presence_penalty, 0.0),
-        frequency_penalty=_given(request.frequency_penalty, 0.0),
-        repetition_penalty=_given(request.repetition_penalty, defaults.repetition_penalty),
-        seed=request.seed,
-        max_tokens=_given(request.max_completion_tokens, request.max_tokens),
-        stop=_stop(request.stop),
-    )
+def _syntax(messages: Sequence[Message], plan: Plan, family: Family) -> ToolSyntax | None:
+    """Return the family's syntax where the prompt shows it to the model, which then may use it."""
+    shown = plan.told or any(message.tool_calls for message in messages)
+    return family.tools if shown else None
 
 
-def _given(value: _Value | None, default: _Value) -> _Value:
-    return default if value is None else value
-
-
-def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
-    if stop is None:
-        return ()
-    return (stop,) if isinstance(stop, str) else tuple(dict.fromkeys(stop))
+def _moot(plan: Plan, answer: Grammar | None) -> tuple[str, ...]:
+    """An answer that must be a call is never text, whatever that should look like."""
+    return (answer.param,) if answer is not None and plan.required else ()

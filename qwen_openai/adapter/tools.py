@@ -101,17 +101,19 @@ def _ids(index: int, message: Message) -> Mapping[str, None]:
                 f"{place}.id must be an id of its own, not empty, got {shown(call.id)}.",
                 param=f"{place}.id",
             )
-        _check_call(place, call)
+        check_called(f"{place}.function", call)
         seen[call.id] = None
     return seen
 
 
-def _check_call(place: str, call: ToolCall) -> None:
+def check_called(place: str, call: ToolCall) -> None:
+    """Refuse a call whose name is none, or whose arguments are not the JSON text of an object.
+    Raises InvalidRequest with `place`, that of the function called."""
     if not _NAME.fullmatch(call.name):
         raise InvalidRequest(
-            f"{place}.function.name (call {shown(call.id)}) must be 1 to 64 letters, digits, "
-            f"_ or -, got {shown(call.name)}.",
-            param=f"{place}.function.name",
+            f"{place}.name (call {shown(call.id)}) must be 1 to 64 letters, digits, _ or -, "
+            f"got {shown(call.name)}.",
+            param=f"{place}.name",
         )
     try:
         arguments = orjson.loads(call.arguments)
@@ -119,7 +121,7 @@ def _check_call(place: str, call: ToolCall) -> None:
         arguments = None
     if not isinstance(arguments, dict):
         raise InvalidRequest(
-            f"{place}.function.arguments (call {shown(call.id)}) must be the JSON text of an "
-            f"object, got {shown(call.arguments)}.",
-            param=f"{place}.function.arguments",
+            f"{place}.arguments (call {shown(call.id)}) must be the JSON text of an object, "
+            f"got {shown(call.arguments)}.",
+            param=f"{place}.arguments",
         )

@@ -6,10 +6,9 @@ from qwen_openai.adapter.chat import chat_job
 from qwen_openai.adapter.history import to_history
 from qwen_openai.adapter.limits import Limits
 from qwen_openai.core import Job, Message, Sampling, Tool, ToolCall
-from qwen_openai.errors import InvalidRequest
-from qwen_openai.families import family_named, family_of
-from qwen_openai.protocol.chat import parse_chat
-from tests.protocol.bodies import HELLO, chat_body, parsed
+from qwen_openai.errors import InvalidRequest, UnsupportedParameter
+from qwen_openai.families import DEFAULT_FAMILY, Family, family_named, family_of
+from tests.protocol.bodies import HELLO, parsed
 
 FAMILY = family_of("qwen2.5-coder-0.5b")
 LIMITS = Limits(max_n=8, max_messages=2048)
@@ -130,7 +129,7 @@ def test_messages_are_limited() -> None:
 QWEN1 = family_named("qwen1")
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"a": 1}}}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-ROUND = [
+ROUND: list[object] = [
     {"role": "user", "content": "x"},
     {"role": "assistant", "tool_calls": [CALL]},
     {"role": "tool", "tool_call_id": "c", "content": "r"},
@@ -138,8 +137,7 @@ ROUND = [
 
 
 def qwen1_job(**changes: object) -> Job:
-    request = parse_chat(chat_body(**changes), tools=True)
-    return chat_job(request, id="chatcmpl-1", family=QWEN1, limits=LIMITS)
+    return chat_job(parsed(**changes), id="chatcmpl-1", family=QWEN1, limits=LIMITS)
 
 
 def test_tools_and_calls_arrive() -> None:
@@ -147,6 +145,7 @@ def test_tools_and_calls_arrive() -> None:
     assert made.tools == (Tool("f", "d", {"a": 1}),)
     assert made.tool_syntax == "react"
     assert not made.parallel_tool_calls
+    assert not made.bare_calls
     assert made.watched
     assert made.messages == (
         Message("user", "x"),
@@ -154,21 +153,6 @@ def test_tools_and_calls_arrive() -> None:
         Message("tool", "r", tool_call_id="c"),
     )
     assert made.changes == ()
-
-
-def test_a_bare_function() -> None:
-    bare = {"type": "function", "function": {"name": "f"}}
-    made = qwen1_job(tools=[bare])
-    assert made.tools == (Tool("f"),)
-    assert made.parallel_tool_calls
-
-
-def test_with_choice_none_the_model_is_not_told() -> None:
-    made = qwen1_job(tools=[TOOL], tool_choice="none")
-    assert (made.tools, made.tool_syntax) == ((), None)
-    # Earlier calls stand in its prompt all the same, so it may write in their format.
-    made = qwen1_job(messages=ROUND, tools=[TOOL], tool_choice="none")
-    assert (made.tools, made.tool_syntax) == ((), "react")
 
 
 def test_pairs_keep_the_callers_order_and_tell_the_changes_once() -> None:
@@ -180,24 +164,96 @@ def test_pairs_keep_the_callers_order_and_tell_the_changes_once() -> None:
     assert again.changes == made.changes
 
 
+@pytest.mark.parametrize("family", [QWEN1, FAMILY], ids=["pairs", "template"])
 @pytest.mark.parametrize(
     ("messages", "param"),
     [
         ([ROUND[0], *ROUND[:2]], "messages[2].tool_calls[0].id"),
         ([ROUND[0], ROUND[2]], "messages[1].tool_call_id"),
         ([{"role": "system", "content": "s"}, *ROUND, ROUND[2]], "messages[4].tool_call_id"),
+        ([ROUND[0], {"role": "system", "content": "s"}, ROUND[1]], "messages[2].tool_calls[0].id"),
     ],
 )
 def test_calls_that_do_not_fit_are_refused_with_the_callers_places(
-    messages: list[object], param: str
+    messages: list[object], param: str, family: Family
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        qwen1_job(messages=messages)
+        chat_job(parsed(messages=messages), id="x", family=family, limits=LIMITS)
     assert caught.value.param == param
 
 
-def test_a_family_without_tools_refuses_them_here_too() -> None:
-    request = parse_chat(chat_body(tools=[TOOL]), tools=True)
-    with pytest.raises(InvalidRequest) as caught:
-        chat_job(request, id="x", family=FAMILY, limits=LIMITS)
-    assert caught.value.param == "tools"
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"tools": [TOOL]}, "tools"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"messages": ROUND}, "messages[1].tool_calls"),
+    ],
+)
+def test_a_model_without_tools_refuses_them_by_name(changes: dict[str, object], param: str) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        chat_job(parsed(**changes), id="x", family=DEFAULT_FAMILY, limits=LIMITS)
+    assert caught.value.param == param
+
+
+def test_a_format_that_can_never_be_is_reported() -> None:
+    made = job(tools=[TOOL], tool_choice="required", response_format={"type": "json_object"})
+    assert made.ignored == ("response_format",)
+    assert made.grammar is not None
+    assert made.grammar.param == "tool_choice"
+    assert job(response_format={"type": "json_object"}).ignored == ()
+
+
+def refused(*names: str, **changes: object) -> str | None:
+    """The parameter that is refused of an engine that cannot honour `names`."""
+    try:
+        chat_job(parsed(**changes), id="x", family=FAMILY, limits=LIMITS, refuses=frozenset(names))
+    except UnsupportedParameter as error:
+        return error.param
+    return None
+
+
+STRICT = {"type": "function", "function": {"name": "f", "strict": True}}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("min_tokens", {"min_tokens": 1}),
+        ("seed", {"seed": 0}),
+        ("n", {"n": 2}),
+        ("min_p", {"min_p": 0.1}),
+        ("logprobs", {"logprobs": True}),
+        ("logit_bias", {"logit_bias": {"1": 5}}),
+        ("stop_token_ids", {"stop_token_ids": [1]}),
+        ("repetition_penalty", {"repetition_penalty": 1.1}),
+        ("parallel_tool_calls", {"tools": [TOOL], "parallel_tool_calls": False}),
+        ("response_format", {"response_format": {"type": "json_object"}}),
+        ("structured_outputs", {"structured_outputs": {"choice": ["a"]}}),
+        ("tool_choice", {"tools": [TOOL], "tool_choice": "required"}),
+        ("tools", {"tools": [STRICT]}),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused_by_name(name: str, changes: dict[str, object]) -> None:
+    assert refused(name, **changes) == name
+    assert refused(**changes) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("min_tokens", {"min_tokens": 0}),
+        ("min_tokens", {}),
+        ("n", {"n": 1}),
+        ("logprobs", {"logprobs": False}),
+        ("logit_bias", {"logit_bias": {}}),
+        ("top_p", {"top_p": 1}),
+        ("repetition_penalty", {"repetition_penalty": 1}),
+        ("parallel_tool_calls", {"tools": [TOOL], "parallel_tool_calls": True}),
+        ("response_format", {"response_format": {"type": "text"}}),
+        ("tool_choice", {"tools": [TOOL], "tool_choice": "auto"}),
+        ("tools", {"tools": [TOOL]}),
+    ],
+)
+def test_what_asks_for_nothing_is_not_refused(name: str, changes: dict[str, object]) -> None:
+    assert refused(name, **changes) is None

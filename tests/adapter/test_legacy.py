@@ -1,6 +1,7 @@
 """The tutorial's request to a job."""
 
 import json
+from dataclasses import replace
 
 from qwen_openai.adapter.legacy import legacy_job
 from qwen_openai.core import Job, Message, Sampling
@@ -33,3 +34,12 @@ def test_history_and_settings() -> None:
     assert made.sampling.max_tokens is None
     assert (made.sampling.top_p, made.sampling.temperature) == (0.5, 1)
     assert made.ignored == ("x",)
+
+
+def test_an_answer_without_place_for_thoughts() -> None:
+    request = parse_legacy(b'{"prompt": "hi"}')
+    switched = legacy_job(request, id="x", model="m", family=family_of("qwen3-8b"))
+    assert (switched.enable_thinking, switched.thinks) == (False, False)
+    always = replace(family_of("qwen3-8b"), thinking="always")
+    made = legacy_job(request, id="x", model="m", family=always)
+    assert (made.enable_thinking, made.thinks) == (None, True)
