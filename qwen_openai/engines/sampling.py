@@ -1,15 +1,18 @@
-"""One request's way from a row of logits to a token: penalties, filters, the draw.
+"""One request's way from a row of logits to a token: penalties, bias, mask, filters, the draw.
 
-Works on tensors where they are; the host learns one number a token. Nothing is computed that the
-request did not ask for, and chance comes from the request's own generator, never from the global
-one. Knows no model and no vocabulary.
+Works on tensors where they are; the host learns one number a token, and more only where logprobs
+are asked for. Nothing is computed that the request did not ask for, and chance comes from the
+request's own generator, never from the global one. Knows no model and no vocabulary.
 
-The order is that of transformers' `generate`: penalties, temperature, top_k, top_p, min_p. The
-repetition penalty is defined as there (over prompt and answer), presence and frequency penalty as
-in OpenAI's API (over the answer).
+The order is that of transformers' `generate`: penalties, bias, mask, temperature, top_k, top_p,
+min_p. The repetition penalty is defined as there (over prompt and answer), presence and frequency
+penalty and the bias as in OpenAI's API (penalties over the answer). Log probabilities are those of
+the row as the model gave it.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -21,6 +24,36 @@ from qwen_openai.errors import EngineFailed
 _NUCLEUS = 1024
 _SMALLEST = torch.finfo(torch.float32).tiny
 _SEEDS = 2**64
+# What OpenAI's API says of a token without a chance; JSON has no infinity.
+_LEAST = -9999.0
+# The bias that bans a token.
+_BAN = -100.0
+# What a ban takes off a logit: no chance is left beside any token that is not banned, but a number
+# is, for a grammar that leaves nothing else.
+_BANNED = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A token, and where they are asked for the natural logarithms of the model's own probability
+    of it and of the likeliest tokens, as (id, logarithm), likeliest first."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for one token alone. ``barred`` are ids that are not picked, on the logits'
+    device; ``allowed`` has a byte for each id of the row, 0 for those that a grammar leaves out:
+    where all others are barred or banned, one of them is picked all the same."""
+
+    barred: torch.Tensor | None = None
+    allowed: bytes | None = None
+
+
+_FREE = Rules()
 
 
 class Sampler:
@@ -37,6 +70,7 @@ class Sampler:
         self._answered: _Distinct | None = None
         if sampling.presence_penalty or sampling.frequency_penalty:
             self._answered = _Distinct(device)
+        self._biased = _Biased(device, sampling.logit_bias) if sampling.logit_bias else None
         self._generator: torch.Generator | None = None
         if not self._greedy:
             self._generator = torch.Generator(device)
@@ -45,26 +79,35 @@ class Sampler:
             else:
                 self._generator.manual_seed(sampling.seed % _SEEDS)
 
-    def pick(self, logits: torch.Tensor, barred: torch.Tensor | None = None) -> int:
+    def pick(self, logits: torch.Tensor, rules: Rules = _FREE) -> Picked:
         """Return the next token for one row of logits, which may be altered.
 
-        ``barred`` are ids that are not picked, on the logits' device. Raises EngineFailed when the
-        logits are no numbers, and when every token is barred.
+        Raises EngineFailed when the logits are no numbers, and when no token is left.
         """
         with torch.inference_mode():
             row = logits.float()
+            likely = None if self._sampling.logprobs is None else row.log_softmax(0)
             self._penalise(row)
-            if barred is not None:
-                row[barred] = -torch.inf
+            if self._biased is not None:
+                self._biased.apply(row)
+            _rule(row, rules)
             picked, score = self._best(row) if self._greedy else self._draw(row)
             # The check rides along: what is no number is picked before all others.
             token = int(torch.where(score.isfinite(), picked, -1))
-        if token < 0:
-            raise _no_token(row)
-        for seen in (self._repeated, self._answered):
-            if seen is not None:
-                seen.add(token)
-        return token
+            if token < 0:
+                raise _no_token(row)
+            for seen in (self._repeated, self._answered):
+                if seen is not None:
+                    seen.add(token)
+            return Picked(token) if likely is None else self._with_logprobs(token, likely)
+
+    def _with_logprobs(self, token: int, likely: torch.Tensor) -> Picked:
+        values, ids = likely.topk(min(self._sampling.logprobs or 0, likely.numel()))
+        own, *others = torch.cat([likely[token : token + 1], values]).tolist()
+        if math.isnan(own):
+            raise _no_numbers()
+        top = zip(ids.tolist(), (max(value, _LEAST) for value in others), strict=True)
+        return Picked(token, max(own, _LEAST), tuple(top))
 
     def _penalise(self, row: torch.Tensor) -> None:
         sampling = self._sampling
@@ -120,17 +163,48 @@ class Sampler:
         return probabilities.sort(descending=True)
 
 
+def _rule(row: torch.Tensor, rules: Rules) -> None:
+    """Apply, in place, what holds for this token alone."""
+    if rules.allowed is None:
+        if rules.barred is not None:
+            row[rules.barred] = -torch.inf
+        return
+    if rules.barred is not None:
+        row[rules.barred] -= _BANNED
+    # torch warns of bytes, which nobody may write to.
+    mask = torch.frombuffer(bytearray(rules.allowed), dtype=torch.uint8).to(row.device)
+    known = min(len(mask), len(row))
+    row[:known].masked_fill_(mask[:known] == 0, -torch.inf)
+    row[known:] = -torch.inf
+
+
 def _no_token(row: torch.Tensor) -> EngineFailed:
     """Why no token of ``row``, penalised and barred, can be picked."""
     if bool(row.isneginf().all()):
         return EngineFailed(
             "Every token of the model would end the answer, and it is not to end yet: ask for a"
-            " smaller min_new_tokens, or for fewer tokens that end it."
+            " smaller min_tokens (QwenChat's min_new_tokens), or for fewer tokens that end it."
         )
+    return _no_numbers()
+
+
+def _no_numbers() -> EngineFailed:
     return EngineFailed(
         "The model computed values that are no numbers: its precision is too low for its"
         " weights. Load it as bfloat16 or float32."
     )
+
+
+class _Biased:
+    """What is added to the logits of some tokens, on the device."""
+
+    def __init__(self, device: torch.device, bias: Sequence[tuple[int, float]]) -> None:
+        self._ids = torch.tensor([token for token, _ in bias], device=device)
+        values = [-_BANNED if value <= _BAN else value for _, value in bias]
+        self._values = torch.tensor(values, dtype=torch.float32, device=device)
+
+    def apply(self, row: torch.Tensor) -> None:
+        row.index_add_(0, self._ids, self._values)
 
 
 class _Distinct:

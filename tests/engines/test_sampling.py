@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from qwen_openai.core import Sampling
-from qwen_openai.engines.sampling import Sampler
+from qwen_openai.engines.sampling import Picked, Rules, Sampler
 from qwen_openai.errors import EngineFailed
 
 CPU = torch.device("cpu")
@@ -28,6 +28,15 @@ CPU = torch.device("cpu")
 
 def row(values: Sequence[float] | Sequence[Sequence[float]]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float32)
+
+
+def pick(
+    sampler: Sampler,
+    logits: torch.Tensor,
+    barred: torch.Tensor | None = None,
+    allowed: bytes | None = None,
+) -> int:
+    return sampler.pick(logits, Rules(barred, allowed)).token
 
 
 def noise(size: int, seed: int = 0) -> list[float]:
@@ -91,7 +100,7 @@ def test_penalties_value_by_value(
     for step in range(12):
         logits = noise(10, seed * 100 + step)
         altered = row(logits)
-        token = sampler.pick(altered)
+        token = pick(sampler, altered)
         expected = penalised(logits, sampling, prompt, out)
         assert altered.tolist() == pytest.approx(expected, abs=1e-5)
         assert token == int(altered.argmax())
@@ -106,7 +115,7 @@ def test_penalties_over_a_long_answer() -> None:
     for step in range(300):
         logits = noise(500, step)
         altered = row(logits)
-        out.append(sampler.pick(altered))
+        out.append(pick(sampler, altered))
         assert altered.tolist() == pytest.approx(
             penalised(logits, sampling, [1, 2, 2], out[:-1]), abs=1e-4
         )
@@ -133,7 +142,7 @@ def test_draws_as_often_as_is_likely(sampling: Sampling) -> None:
     logits = noise(8, 5)
     sampler = Sampler(replace(sampling, seed=1), [], CPU)
     draws = 3000
-    drawn = Counter(sampler.pick(row(logits)) for _ in range(draws))
+    drawn = Counter(pick(sampler, row(logits)) for _ in range(draws))
     for n, likely in enumerate(probabilities(logits, sampling)):
         if likely == 0:
             assert drawn[n] == 0
@@ -162,7 +171,7 @@ def test_the_candidates_are_those_of_transformers(sampling: Sampling, size: int)
         assert torch.allclose(theirs, ours, atol=1e-5)
         sampler = Sampler(sampling, [], CPU)
         allowed = set(theirs.nonzero().flatten().tolist())
-        assert all(sampler.pick(row(logits)) in allowed for _ in range(20))
+        assert all(pick(sampler, row(logits)) in allowed for _ in range(20))
 
 
 def test_the_repetition_penalty_is_that_of_transformers() -> None:
@@ -187,12 +196,12 @@ def test_greedy_is_the_best(sampling: Sampling) -> None:
     sampler = Sampler(sampling, [], CPU)
     logits = noise(50, 2)
     best = max(range(50), key=logits.__getitem__)
-    assert [sampler.pick(row(logits)) for _ in range(5)] == [best] * 5
+    assert [pick(sampler, row(logits)) for _ in range(5)] == [best] * 5
 
 
 def draws(seed: int | None, count: int = 30) -> list[int]:
     sampler = Sampler(Sampling(seed=seed), [], CPU)
-    return [sampler.pick(row([0.0] * 100)) for _ in range(count)]
+    return [pick(sampler, row([0.0] * 100)) for _ in range(count)]
 
 
 @pytest.mark.parametrize("seed", [0, 1, -1, 2**63 - 1, -(2**63)])
@@ -219,16 +228,16 @@ def test_the_global_generator_is_left_alone() -> None:
 
 def test_two_answers_do_not_influence_each_other() -> None:
     one, other = (Sampler(Sampling(seed=s, frequency_penalty=1), [], CPU) for s in (1, 2))
-    mixed = [(one.pick(row([0.0] * 50)), other.pick(row([0.0] * 50))) for _ in range(20)]
+    mixed = [(pick(one, row([0.0] * 50)), pick(other, row([0.0] * 50))) for _ in range(20)]
     alone = Sampler(Sampling(seed=1, frequency_penalty=1), [], CPU)
-    assert [alone.pick(row([0.0] * 50)) for _ in range(20)] == [first for first, _ in mixed]
+    assert [pick(alone, row([0.0] * 50)) for _ in range(20)] == [first for first, _ in mixed]
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(), Sampling(top_p=0.5)])
 def test_barred_tokens_are_not_picked(sampling: Sampling) -> None:
     sampler = Sampler(sampling, [], CPU)
     logits = [9.0, 8.0, 1.0, 0.5]
-    assert all(sampler.pick(row(logits), barred=torch.tensor([0, 1])) in (2, 3) for _ in range(20))
+    assert all(pick(sampler, row(logits), torch.tensor([0, 1])) in (2, 3) for _ in range(20))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -282,14 +291,14 @@ def test_no_allowed_value_makes_numbers_none(
     ends = torch.tensor([3, 4]) if barred else None
     for step in range(4):
         logits = row([scale * value for value in noise(12, step)])
-        token = sampler.pick(logits, ends)
+        token = pick(sampler, logits, ends)
         assert 0 <= token < 12
         assert not barred or token not in (3, 4)
 
 
 def test_no_token_left_is_an_error() -> None:
     with pytest.raises(EngineFailed, match="min_new_tokens"):
-        Sampler(Sampling(), [], CPU).pick(row([1.0, 2.0]), barred=torch.tensor([0, 1]))
+        Sampler(Sampling(), [], CPU).pick(row([1.0, 2.0]), Rules(torch.tensor([0, 1])))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -297,6 +306,145 @@ def test_low_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     logits = row(noise(64)).to(dtype)
     sampler = Sampler(Sampling(temperature=0, repetition_penalty=1.1), range(64), CPU)
     kept = logits.clone()
-    token = sampler.pick(logits)
+    token = pick(sampler, logits)
     assert torch.equal(logits, kept)
     assert token == max(range(64), key=kept.tolist().__getitem__)
+
+
+@given(
+    bias=st.dictionaries(st.integers(0, 9), st.floats(-99, 100), max_size=5),
+    repetition=st.sampled_from([1.0, 1.3]),
+    seed=st.integers(0, 99),
+)
+def test_bias_value_by_value(bias: dict[int, float], repetition: float, seed: int) -> None:
+    """Added to what the penalties leave."""
+    sampling = Sampling(
+        temperature=0, repetition_penalty=repetition, logit_bias=tuple(bias.items())
+    )
+    sampler = Sampler(sampling, [1, 2], CPU)
+    out: list[int] = []
+    for step in range(6):
+        logits = noise(10, seed * 10 + step)
+        altered = row(logits)
+        out.append(pick(sampler, altered))
+        expected = penalised(logits, sampling, [1, 2], out[:-1])
+        for token, value in bias.items():
+            expected[token] += value
+        assert altered.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-3, 1.0, 2.0])
+def test_a_bias_of_minus_100_bans_and_of_100_forces(temperature: float) -> None:
+    """However likely: a logit of 300 less 100 would still be the likeliest."""
+    logits = [300.0, 1.0, 0.0, 2.0]
+    banned = Sampler(Sampling(temperature=temperature, logit_bias=((0, -100.0),)), [], CPU)
+    assert all(pick(banned, row(logits)) != 0 for _ in range(20))
+    forced = Sampler(Sampling(temperature=temperature, logit_bias=((2, 100.0),)), [], CPU)
+    assert {pick(forced, row([3.0, 1.0, 0.0, 2.0])) for _ in range(20)} == {2}
+
+
+ALLOWED = bytes([0, 200, 0, 200, 200, 0, 0, 200])
+
+
+@pytest.mark.parametrize("sampling", SETTINGS, ids=repr)
+def test_a_mask_takes_the_others_out_before_all_filters(sampling: Sampling) -> None:
+    """As if the vocabulary had no other tokens: top_k counts only those, top_p sums only those."""
+    logits = noise(8, 5)
+    left = [n for n, may in enumerate(ALLOWED) if may]
+    likely = probabilities([logits[n] for n in left], sampling)
+    sampler = Sampler(replace(sampling, seed=1), [], CPU)
+    draws = 2000
+    drawn = Counter(pick(sampler, row(logits), allowed=ALLOWED) for _ in range(draws))
+    assert drawn.keys() <= set(left)
+    for n, chance in zip(left, likely, strict=True):
+        spread = math.sqrt(draws * chance * (1 - chance))
+        assert abs(drawn[n] - draws * chance) <= 5 * spread + 1e-9
+
+
+def test_a_mask_value_by_value() -> None:
+    logits = noise(8, 3)
+    altered = row(logits)
+    pick(Sampler(Sampling(temperature=0), [], CPU), altered, allowed=ALLOWED)
+    assert altered.tolist() == pytest.approx(
+        [value if may else -math.inf for value, may in zip(logits, ALLOWED, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("size", [6, 8, 12])
+def test_a_row_may_be_shorter_or_longer_than_its_mask(size: int) -> None:
+    sampler = Sampler(Sampling(temperature=0), [], CPU)
+    rising = [float(n) for n in range(size)]
+    assert pick(sampler, row(rising), allowed=ALLOWED) == (4 if size == 6 else 7)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_bans_and_bars_give_way_to_a_grammar_that_leaves_nothing_else(temperature: float) -> None:
+    sampling = Sampling(temperature=temperature, logit_bias=((3, -100.0),), seed=1)
+    sampler = Sampler(sampling, [], CPU)
+    logits, only = noise(8, 5), bytes([0, 0, 0, 200, 0, 0, 0, 0])
+    assert pick(sampler, row(logits), allowed=only) == 3
+    assert pick(sampler, row(logits), torch.tensor([3]), only) == 3
+    both = bytes([0, 0, 0, 200, 200, 0, 0, 0])
+    assert {pick(sampler, row(logits), torch.tensor([4]), both) for _ in range(9)} <= {3, 4}
+    assert {pick(sampler, row(logits), allowed=both) for _ in range(9)} == {4}
+    free = Sampler(replace(sampling, logit_bias=()), [], CPU)
+    assert {pick(free, row(logits), torch.tensor([4]), both) for _ in range(9)} == {3}
+
+
+def test_a_mask_that_leaves_nothing_is_an_error() -> None:
+    with pytest.raises(EngineFailed):
+        pick(Sampler(Sampling(), [], CPU), row(noise(8)), allowed=bytes(8))
+
+
+@pytest.mark.parametrize("sampling", SETTINGS, ids=repr)
+@pytest.mark.parametrize("count", [0, 1, 5, 20])
+def test_logprobs_are_the_models_own(sampling: Sampling, count: int) -> None:
+    """Whatever else is asked for, they are a plain log-softmax of the row as it came."""
+    asked = replace(
+        sampling,
+        seed=3,
+        logprobs=count,
+        repetition_penalty=1.3,
+        presence_penalty=0.5,
+        logit_bias=((2, 4.0), (5, -100.0)),
+    )
+    sampler = Sampler(asked, [1, 2], CPU)
+    for step in range(4):
+        logits = noise(8, step)
+        total = math.log(math.fsum(math.exp(value) for value in logits))
+        plain = {n: value - total for n, value in enumerate(logits)}
+        picked = sampler.pick(row(logits), Rules(torch.tensor([0]), ALLOWED))
+        assert picked.logprob == pytest.approx(plain[picked.token], abs=1e-5)
+        likeliest = sorted(plain, key=lambda n: -plain[n])[:count]
+        assert [token for token, _ in picked.top] == likeliest
+        assert [value for _, value in picked.top] == pytest.approx(
+            [plain[n] for n in likeliest], abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("sampling", SETTINGS, ids=repr)
+def test_what_is_not_asked_for_changes_nothing(sampling: Sampling) -> None:
+    """The same tokens with logprobs as without, with a bias of 0 and with a mask of all tokens."""
+    ways: list[tuple[Sampling, Rules]] = [
+        (sampling, Rules()),
+        (replace(sampling, logprobs=3), Rules()),
+        (replace(sampling, logit_bias=((1, 0.0),)), Rules()),
+        (sampling, Rules(None, bytes([200]) * 40)),
+    ]
+    samplers = [(Sampler(replace(way, seed=9), [], CPU), rules) for way, rules in ways]
+    for step in range(30):
+        logits = noise(40, step)
+        assert len({sampler.pick(row(logits), rules).token for sampler, rules in samplers}) == 1
+
+
+def test_a_token_without_a_chance_has_a_logprob_that_json_can_say() -> None:
+    sampler = Sampler(Sampling(temperature=0, logprobs=2), [], CPU)
+    picked = sampler.pick(row([1.0, -math.inf]))
+    assert picked == Picked(0, 0.0, ((0, 0.0), (1, -9999.0)))
+
+
+def test_logprobs_of_values_that_are_no_numbers_are_an_error() -> None:
+    """Behind a mask that hides them, too."""
+    sampler = Sampler(Sampling(temperature=0, logprobs=0), [], CPU)
+    with pytest.raises(EngineFailed, match="no numbers"):
+        sampler.pick(row([1.0, math.nan]), Rules(None, bytes([200, 0])))

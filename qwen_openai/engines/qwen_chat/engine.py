@@ -5,7 +5,8 @@ Qwen-1's shape keeps state between its steps. Everything that blocks, rendering 
 that thread. Imports no torch: the thread does, when it loads.
 """
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,8 +15,8 @@ from qwen_openai.engines.base import EngineInfo, Health
 from qwen_openai.engines.qwen_chat import foreign
 from qwen_openai.engines.qwen_chat.failures import out_of_memory
 from qwen_openai.engines.qwen_chat.foreign_text import Tokenizer
-from qwen_openai.engines.qwen_chat.jobs import LocalModel, answerer, describe
-from qwen_openai.engines.qwen_chat.worker import Answer, Loaded, Worker
+from qwen_openai.engines.qwen_chat.jobs import LocalModel, answerer, describe, tokens_of
+from qwen_openai.engines.qwen_chat.worker import Answer, Loaded, Tokens, Worker
 from qwen_openai.errors import ApiError, EngineUnavailable, StartupError
 
 # Seconds that the present step may take to end when the engine is closed. With the moment that the
@@ -50,6 +51,7 @@ class QwenChatEngine:
         self._options = options
         self._worker: Worker | None = None
         self._info: EngineInfo | None = None
+        self._tokens: Tokens | None = None
         self._answers: set[Answer] = set()
         self._state = "not started"
 
@@ -86,7 +88,7 @@ class QwenChatEngine:
         self._state = "closed"
         for answer in self._answers:
             answer.leave(EngineUnavailable("The server is stopping.", retry_after=5))
-        worker, self._worker = self._worker, None
+        worker, self._worker, self._tokens = self._worker, None, None
         if worker is not None:
             await worker.close(_CLOSE_PATIENCE)
 
@@ -125,6 +127,22 @@ class QwenChatEngine:
         finally:
             await self._leave(answer)
 
+    async def tokenize(self, job: Job) -> list[int]:
+        """Return the ids of a job's prompt, whatever their number, while answers go on. Raises
+        InvalidRequest, EngineUnavailable while not ready."""
+        return await asyncio.to_thread(self._require_tokens().encode, job)
+
+    async def detokenize(self, ids: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each token. Raises InvalidRequest for an id that is none,
+        EngineUnavailable while not ready."""
+        return await asyncio.to_thread(self._require_tokens().decode, ids)
+
+    def _require_tokens(self) -> Tokens:
+        tokens = self._tokens
+        if tokens is None or self._state != "ready":
+            raise EngineUnavailable(f"The engine is not ready: {self._state}.", retry_after=5)
+        return tokens
+
     async def _leave(self, answer: Answer) -> None:
         answer.leave()
         try:
@@ -142,8 +160,9 @@ class QwenChatEngine:
     def _loaded(self) -> Loaded:
         """In the thread. Raises StartupError, whatever the libraries below raise."""
         try:
-            model = self._load()
-            return self._describe(model)
+            loaded = self._describe(self._load())
+            self._tokens = loaded.tokens
+            return loaded
         except (StartupError, ApiError):
             raise
         except Exception as error:  # the edge to libraries and to a caller's own `load`
@@ -165,7 +184,9 @@ class QwenChatEngine:
         context = min(options.context or model.context, model.context)
         info = describe(model, options.name, context)
         run = answerer(model, context=context, default_max_tokens=options.default_max_tokens)
-        return Loaded(info, run)
+        # Made in the middle of an answer, it would hold up all others.
+        model.masks()
+        return Loaded(info, run, tokens_of(model))
 
     def _describe_foreign(self, model: foreign.ChatModel) -> Loaded:
         options = self._options
@@ -183,6 +204,8 @@ class QwenChatEngine:
             slots=1,
             facts=(("model object", type(model).__name__),),
             family="qwen1",
+            tools="react",
+            refuses=foreign.REFUSES,
         )
         run = foreign.answerer(
             model,
@@ -190,7 +213,7 @@ class QwenChatEngine:
             context=context,
             default_max_tokens=options.default_max_tokens,
         )
-        return Loaded(info, run)
+        return Loaded(info, run, foreign.tokens_of(options.tokenizer))
 
 
 def _device(model: object) -> str:

@@ -18,10 +18,35 @@ from qwen_openai.engines.qwen_chat.foreign_text import (
     Tally,
     Tokenizer,
     first_tokens,
+    token_bytes,
+    turn_marks,
 )
-from qwen_openai.engines.qwen_chat.worker import Answerer, Stopped
+from qwen_openai.engines.qwen_chat.worker import Answerer, Stopped, Tokens
 from qwen_openai.errors import InvalidRequest, UnsupportedParameter
-from qwen_openai.prompting.prepare import Prompt, prepare
+from qwen_openai.prompting.prepare import Prompt, prepare, prompt_ids
+
+# What the original's generation does not know, or does not tell.
+REFUSES = frozenset(
+    (
+        "continue_final_message",
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "ignore_eos",
+        "logit_bias",
+        "logprobs",
+        "min_p",
+        "min_tokens",
+        "presence_penalty",
+        "response_format",
+        "seed",
+        "stop_token_ids",
+        "structured_outputs",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+    )
+)
 
 
 class ChatModel(Protocol):
@@ -45,7 +70,7 @@ def answerer(
     window = window_of(model, context)
 
     def answer(job: Job, stopped: Stopped) -> Generator[Event, None, None]:
-        _refuse_unsupported(job.sampling)
+        _refuse_unsupported(job)
         dialogue = _dialogue(job)
         counter = PromptCounter(tokenizer)
         whole = replace(job, messages=dialogue.messages(), continue_final_message=False)
@@ -60,11 +85,25 @@ def answerer(
     return answer
 
 
+def tokens_of(tokenizer: Tokenizer) -> Tokens:
+    """Return what tells of tokens, as far as ``tokenizer`` does."""
+
+    def encode(job: Job) -> list[int]:
+        whole = job if job.prompt is not None else _without_continuation(job)
+        return prompt_ids(whole, PromptCounter(tokenizer, turn_marks(tokenizer)))
+
+    return Tokens(encode, lambda ids: token_bytes(tokenizer, ids))
+
+
 def window_of(model: ChatModel, context: int) -> int:
     """The tokens that a conversation may have: ``context``, or where the model itself would begin
     to forget turns in silence (its `generation_config.max_window_size`), if that is less."""
     window = getattr(getattr(model, "generation_config", None), "max_window_size", None)
     return min(context, window) if isinstance(window, int) and window > 0 else context
+
+
+def _without_continuation(job: Job) -> Job:
+    return replace(job, messages=_dialogue(job).messages(), continue_final_message=False)
 
 
 def _dialogue(job: Job) -> Dialogue:
@@ -82,14 +121,17 @@ def _dialogue(job: Job) -> Dialogue:
     )
 
 
-def _refuse_unsupported(sampling: Sampling) -> None:
-    """The original's generation knows neither of these."""
+def _refuse_unsupported(job: Job) -> None:
+    """What no adapter has refused by `REFUSES`: other doors lead here too."""
+    sampling, plain = job.sampling, Sampling()
     given = {
-        "presence_penalty": sampling.presence_penalty != 0,
-        "frequency_penalty": sampling.frequency_penalty != 0,
-        "min_p": sampling.min_p != 0,
-        "seed": sampling.seed is not None,
+        name: getattr(sampling, name) != getattr(plain, name)
+        for name in sorted(REFUSES)
+        if hasattr(plain, name)
     }
+    given["prompt"] = job.prompt is not None
+    if job.grammar is not None:
+        given[job.grammar.param] = True
     for name, is_given in given.items():
         if is_given:
             raise UnsupportedParameter(

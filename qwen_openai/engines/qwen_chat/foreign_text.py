@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qwen_openai.core import Message
+from qwen_openai.errors import InvalidRequest
 from qwen_openai.prompting.bpe import TooLong
 from qwen_openai.prompting.inert import refuse_surrogates
 from qwen_openai.prompting.renderer import MessagesOnly, Tokenised
@@ -29,11 +30,13 @@ class Tokenizer(Protocol):
 
 
 class PromptCounter(MessagesOnly):
-    """A `PromptRenderer` that is right about lengths alone: it counts the prompt that the original
-    builds, and remembers in ``rendered`` the messages that it was last asked about."""
+    """A `PromptRenderer` for lengths: it counts the prompt that the original builds, and remembers
+    in ``rendered`` the messages that it was last asked about. ``marks`` are the ids in front of a
+    turn and behind it."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, marks: tuple[int, int] = (0, 0)) -> None:
         self._tokenizer = tokenizer
+        self.marks = marks
         self.rendered: Sequence[Message] = ()
 
     def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
@@ -53,16 +56,17 @@ class PromptCounter(MessagesOnly):
         """A turn is its opening mark, role, line end, text and closing mark; a line end stands
         between turns, and the answer's turn is opened at the end."""
         self.rendered = messages
+        opened, closed = self.marks
         turns = list(messages)
         if not turns or turns[0].role != "system":
             turns.insert(0, _DEFAULT_SYSTEM)
         ids: list[int] = []
         for turn in turns:
-            ids += [0, *self._encode(turn.role, known), *self._encode("\n", known)]
-            ids += [*self._encode(turn.content, known), 0, *self._encode("\n", known)]
+            ids += [opened, *self._encode(turn.role, known), *self._encode("\n", known)]
+            ids += [*self._encode(turn.content, known), closed, *self._encode("\n", known)]
             if limit is not None and len(ids) > limit:
                 raise TooLong(len(ids))
-        ids += [0, *self._encode("assistant", known), *self._encode("\n", known)]
+        ids += [opened, *self._encode("assistant", known), *self._encode("\n", known)]
         if limit is not None and len(ids) > limit:
             raise TooLong(len(ids))
         return ids
@@ -81,6 +85,42 @@ def encode_inert(tokenizer: Tokenizer, text: str) -> Sequence[int]:
         return tokenizer.encode(text, allowed_special=set(), disallowed_special=())
     except TypeError:
         return tokenizer.encode(text)
+
+
+def turn_marks(tokenizer: Tokenizer) -> tuple[int, int]:
+    """The ids of the control tokens around a turn. Raises InvalidRequest where they are no single
+    tokens of this tokenizer."""
+    ids = [list(tokenizer.encode(mark)) for mark in ("<|im_start|>", "<|im_end|>")]
+    if any(len(each) != 1 for each in ids):
+        raise InvalidRequest(
+            "The tokenizer of this model object does not tell which ids its prompts have. Ask a"
+            " model that is served by its name."
+        )
+    return ids[0][0], ids[1][0]
+
+
+def token_bytes(tokenizer: Tokenizer, ids: Sequence[int]) -> list[bytes]:
+    """The bytes of each token, of a tokenizer that tells them as the original's does: as bytes,
+    and control tokens as text. Raises InvalidRequest of others, and for an id that is none."""
+    convert = getattr(tokenizer, "convert_ids_to_tokens", None)
+    if not callable(convert):
+        raise InvalidRequest("The tokenizer of this model object does not tell its tokens' bytes.")
+    raw: list[bytes] = []
+    for number in ids:
+        try:
+            token = convert([number])[0]
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            token = None
+        if isinstance(token, str) and token.startswith("<|") and token.endswith("|>"):
+            token = token.encode()
+        if not isinstance(token, bytes):
+            raise InvalidRequest(
+                f"{number} is no token of this model object, or its tokenizer does not tell the"
+                " bytes of it.",
+                param="tokens",
+            )
+        raw.append(token)
+    return raw
 
 
 def first_tokens(tokenizer: Tokenizer, text: str, limit: int) -> str:

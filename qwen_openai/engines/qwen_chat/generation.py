@@ -5,17 +5,18 @@ and its own chance. Knows ids, not text, and no limits but those given.
 """
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel
 
 from qwen_openai.core import Sampling
+from qwen_openai.engines.masks import TokenMask
 from qwen_openai.engines.qwen_chat.cache import Extent, new_cache
 from qwen_openai.engines.qwen_chat.long_context import LongContext
-from qwen_openai.engines.sampling import Sampler
+from qwen_openai.engines.sampling import Picked, Rules, Sampler
 
 # Prompt tokens of one forward pass, on a card and on a CPU: long ones are the faster way through a
 # prompt, and only between two of them can a cancelled answer end.
@@ -25,11 +26,13 @@ _PIECE, _PIECE_ON_CPU = 512, 128
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When an answer ends: with one of ``stop``, which is not picked before ``min_tokens`` others,
-    or after ``max_tokens``."""
+    or after ``max_tokens``. Those of ``stop`` that are ``barred`` too are never picked, unless the
+    answer is held to a grammar that must end there."""
 
     max_tokens: int
     stop: frozenset[int]
     min_tokens: int = 0
+    barred: frozenset[int] = frozenset()
 
 
 def first_device(model: PreTrainedModel) -> torch.device:
@@ -67,37 +70,52 @@ class TokenLoop:
         self._one_pass = threading.Lock()
 
     def run(
-        self, prompt: Sequence[int], sampling: Sampling, limits: Limits
-    ) -> Generator[int | None, None, None]:
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        limits: Limits,
+        mask: TokenMask | None = None,
+    ) -> Generator[Picked | None, None, None]:
         """Yield None for each piece of the prompt, then the tokens of the answer.
 
-        The stop token is yielded too, as the last. Each `next` is one forward pass; closing the
-        generator frees the cache. Raises EngineFailed when the model's numbers are none.
+        The stop token is yielded too, as the last. ``mask`` holds the answer to a grammar. Each
+        `next` is one forward pass; closing the generator frees the cache. Raises EngineFailed when
+        the model's numbers are none, and when the grammar cannot be followed.
         """
         extent = Extent(len(prompt), limits.max_tokens)
         answer = Answer(self._model, self._long_context, extent)
-        sampler = Sampler(sampling, prompt, self._device)
+        sampler = Sampler(self._possible(sampling), prompt, self._device)
         logits, piece = None, self.piece
         for start in range(0, len(prompt), piece):
             logits = self._step(answer, prompt[start : start + piece])
             yield None
-        barred = self._barred(limits)
+        at_first, later = self._on_device(limits.stop), self._on_device(limits.barred)
         for number in range(limits.max_tokens):
             if logits is None:
                 raise ValueError("The prompt has no tokens.")
-            token = sampler.pick(logits, barred if number < limits.min_tokens else None)
-            yield token
-            if token in limits.stop or number + 1 == limits.max_tokens:
+            barred = at_first if number < limits.min_tokens else later
+            # A card computes the logits while the host makes the mask.
+            allowed = None if mask is None else mask.allowed()
+            picked = sampler.pick(logits, Rules(barred, allowed))
+            yield picked
+            if picked.token in limits.stop or number + 1 == limits.max_tokens:
                 return
-            logits = self._step(answer, [token])
+            if mask is not None:
+                mask.take(picked.token)
+            logits = self._step(answer, [picked.token])
 
-    def _barred(self, limits: Limits) -> torch.Tensor | None:
-        """Return the ids that may not be picked at first. None: none, ever."""
-        if limits.min_tokens == 0:
-            return None
-        # An id that the model does not have would end a CUDA context.
-        known = [token for token in limits.stop if token < self._model.config.vocab_size]
+    def _on_device(self, ids: Collection[int]) -> torch.Tensor | None:
+        known = [token for token in ids if self._knows(token)]
         return torch.tensor(known, device=self._device) if known else None
+
+    def _possible(self, sampling: Sampling) -> Sampling:
+        bias = tuple((token, value) for token, value in sampling.logit_bias if self._knows(token))
+        return replace(sampling, logit_bias=bias)
+
+    def _knows(self, token: int) -> bool:
+        """An id that the model does not have would end a CUDA context."""
+        size: int = self._model.config.vocab_size
+        return token < size
 
     def _step(self, answer: "Answer", ids: Sequence[int]) -> torch.Tensor:
         with self._one_pass, torch.inference_mode():

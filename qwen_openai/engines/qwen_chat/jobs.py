@@ -4,7 +4,7 @@ Blocking, one step of the model for each `next`; the engine's thread drives it. 
 needs of a model as a protocol and imports no torch.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -12,12 +12,19 @@ from qwen_openai.adapter.history import to_history
 from qwen_openai.core import Event, Finish, Job, Sampling, Started, Text
 from qwen_openai.engines.base import EngineInfo
 from qwen_openai.engines.qwen_chat.sizing import WIDTHS, device_name
-from qwen_openai.engines.qwen_chat.worker import Answerer, Stopped
+from qwen_openai.engines.qwen_chat.worker import Answerer, Stopped, Tokens
 from qwen_openai.models.checkpoint import Checkpoint
-from qwen_openai.prompting.prepare import prepare
+from qwen_openai.prompting.prepare import prepare, prompt_ids
 from qwen_openai.prompting.renderer import PromptRenderer
 
 _INT64 = 2**64
+
+
+class LocalRenderer(PromptRenderer, Protocol):
+    """A renderer with the model's whole vocabulary."""
+
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each token. Raises InvalidRequest for an id that is none."""
 
 
 @runtime_checkable
@@ -28,7 +35,7 @@ class LocalModel(Protocol):
     def checkpoint(self) -> Checkpoint: ...
 
     @property
-    def renderer(self) -> PromptRenderer: ...
+    def renderer(self) -> LocalRenderer: ...
 
     @property
     def context(self) -> int:
@@ -42,8 +49,18 @@ class LocalModel(Protocol):
     def dtype(self) -> object:
         """What it computes in, as text such as "torch.bfloat16"."""
 
+    def masks(self) -> object:
+        """Get ready for answers with a grammar, which takes a moment."""
+
     def run(
-        self, prompt: Sequence[int], sampling: Sampling, max_tokens: int, *, index: int = 0
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        max_tokens: int,
+        *,
+        index: int = 0,
+        stop_ids: Collection[int] = (),
+        grammar: str | None = None,
     ) -> Generator[Text | Finish, None, None]:
         """One step for each `next`; a Text of no tokens for a piece of the prompt."""
 
@@ -67,6 +84,9 @@ def describe(model: LocalModel, name: str, context: int) -> EngineInfo:
         memory=checkpoint.weight_bytes * width // WIDTHS.get(checkpoint.dtype, width),
         facts=tuple(facts),
         family="qwen1" if checkpoint.qwen1 is not None else "",
+        tools=model.renderer.tools,
+        thinking=model.renderer.thinking,
+        fills_in=model.renderer.fills_in,
     )
 
 
@@ -97,17 +117,34 @@ def answerer(model: LocalModel, *, context: int, default_max_tokens: int) -> Ans
     ``default_max_tokens`` the answer of a job that states no limit."""
 
     def answer(job: Job, stopped: Stopped) -> Generator[Event, None, None]:
-        job, changes = _as_pairs(job) if model.checkpoint.qwen1 is not None else (job, ())
+        job, changes = _as_trained(model.checkpoint, job)
         prompt = prepare(
             job, model.renderer, context=context, default_max_tokens=default_max_tokens
         )
         if stopped():
             return
-        yield Started(job.choice, len(prompt.ids), changes=changes + prompt.changes)
-        sampling = replace(job.sampling, seed=seed_of(job))
-        yield from model.run(prompt.ids, sampling, prompt.max_tokens, index=job.choice)
+        changes += prompt.changes
+        yield Started(job.choice, len(prompt.ids), changes=changes, in_thought=prompt.in_thought)
+        yield from model.run(
+            prompt.ids,
+            replace(job.sampling, seed=seed_of(job)),
+            prompt.max_tokens,
+            index=job.choice,
+            stop_ids=prompt.stop_ids,
+            grammar=prompt.grammar,
+        )
 
     return answer
+
+
+def tokens_of(model: LocalModel) -> Tokens:
+    """Return what tells of tokens; it keeps the model's vocabulary alive, not its weights."""
+    checkpoint, renderer = model.checkpoint, model.renderer
+
+    def encode(job: Job) -> list[int]:
+        return prompt_ids(_as_trained(checkpoint, job)[0], renderer)
+
+    return Tokens(encode, renderer.pieces)
 
 
 def seed_of(job: Job) -> int | None:
@@ -118,8 +155,10 @@ def seed_of(job: Job) -> int | None:
     return wide - _INT64 if wide >= _INT64 // 2 else wide
 
 
-def _as_pairs(job: Job) -> tuple[Job, tuple[str, ...]]:
+def _as_trained(checkpoint: Checkpoint, job: Job) -> tuple[Job, tuple[str, ...]]:
     """Qwen-1 was trained on pairs of query and answer: bring the messages into that form."""
+    if checkpoint.qwen1 is None or job.prompt is not None:
+        return job, ()
     dialogue = to_history(job.messages, tools=job.tools, continue_final=job.continue_final_message)
     continues = dialogue.prefix is not None
     paired = replace(job, messages=dialogue.messages(), continue_final_message=continues)

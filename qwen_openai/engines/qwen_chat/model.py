@@ -5,8 +5,8 @@ together: loading, prompt, token loop, text.
 """
 
 import os
-from bisect import bisect_left
-from collections.abc import Generator, Mapping, Sequence
+import threading
+from collections.abc import Collection, Generator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,19 +14,19 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from qwen_openai.adapter.history import from_history
 from qwen_openai.core import Finish, Sampling, Text
+from qwen_openai.engines.masks import TokenMasks
 from qwen_openai.engines.qwen_chat.arguments import Arguments, read_arguments, read_stop_ids
 from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop, first_device
 from qwen_openai.engines.qwen_chat.load import DeviceMap, Dtype, Loaded, load
+from qwen_openai.engines.qwen_chat.pairs import Pairs, newest, read_pairs, valid
 from qwen_openai.engines.qwen_chat.reply import Reply, ReplyStream, pieces
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.families import family_named, family_of
 from qwen_openai.models.checkpoint import chat_template
 from qwen_openai.prompting.bpe import TooLong
-from qwen_openai.prompting.qwen1 import Qwen1Renderer, window
+from qwen_openai.prompting.qwen1 import Qwen1Renderer
 from qwen_openai.prompting.render import Renderer
 from qwen_openai.prompting.template import ChatTemplate
-
-Pairs = list[tuple[str, str]]
 
 # The original's own keywords for the type of number.
 _FLAGS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -85,6 +85,8 @@ class QwenChat:
         self._bpe = loaded.bpe
         self._loop = TokenLoop(loaded.model, loaded.long_context)
         self._renderers: dict[bool, Renderer | Qwen1Renderer] = {}
+        self._masks: TokenMasks | None = None
+        self._making = threading.Lock()
         family = family_named("qwen1") if self.checkpoint.qwen1 else family_of(self.checkpoint.name)
         known = (self.renderer.token_id(token) for token in family.stop_tokens)
         self._stop_ids = frozenset(number for number in known if number is not None)
@@ -183,7 +185,7 @@ class QwenChat:
         Raises ValueError and TypeError, naming the argument, and ValueError when the prompt leaves
         no room for an answer.
         """
-        pairs = _pairs(history)
+        pairs = read_pairs(history)
         arguments = self._arguments(stop_words_ids, generation_config, kwargs)
         reply = self._open(query, pairs, system, arguments).drain()
         return reply, [*pairs, (query, str(reply))] if arguments.append_history else pairs
@@ -203,26 +205,53 @@ class QwenChat:
         What is wrong with the arguments is raised by this call.
         """
         arguments = self._arguments(stop_words_ids, generation_config, kwargs)
-        return self._open(query, _pairs(history), system, arguments)
+        return self._open(query, read_pairs(history), system, arguments)
 
     def run(
-        self, prompt: Sequence[int], sampling: Sampling, max_tokens: int, *, index: int = 0
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        max_tokens: int,
+        *,
+        index: int = 0,
+        stop_ids: Collection[int] = (),
+        grammar: str | None = None,
     ) -> Generator[Text | Finish, None, None]:
         """Answer a prompt of ids: one step of the model for each `next`.
 
         Yields an empty Text of no tokens for each piece of the prompt, so that a cancelled answer
         can end, then a Text for each token, perhaps empty, and at last Finish; all have ``index``.
-        ``prompt`` and ``max_tokens`` fit into ``context``. Stop strings are not looked for. Closing
-        the generator frees its memory. Raises EngineFailed.
+        ``prompt`` and ``max_tokens`` fit into ``context``. ``stop_ids`` end the answer too, under
+        ``ignore_eos`` as well. ``grammar`` is one for llguidance, complete. Stop strings are not
+        looked for. Closing the generator frees its memory. Raises EngineFailed.
         """
-        stop = self._stop_ids | read_stop_ids(self.generation_config)
-        tokens = self._loop.run(prompt, sampling, Limits(max_tokens, stop))
+        own = self._ends()
+        wanted = frozenset((*stop_ids, *sampling.stop_token_ids))
+        stop = own | wanted
+        barred = own - wanted if sampling.ignore_eos else frozenset()
+        limits = Limits(max_tokens, stop, sampling.min_tokens, barred)
+        mask = None if grammar is None else self.masks().start(grammar)
+        tokens = self._loop.run(prompt, sampling, limits, mask)
         count = 0
         for piece in pieces(tokens, self._bpe, stop, max_tokens):
             count += piece.token is not None
-            yield Text(index, piece.text, int(piece.token is not None))
+            logprobs = () if piece.logprob is None else (piece.logprob,)
+            yield Text(index, piece.text, int(piece.token is not None), logprobs)
             if piece.finish is not None:
                 yield Finish(index, piece.finish, count)
+
+    def masks(self) -> TokenMasks:
+        """Return what holds answers to grammars, made at the first call: that takes a second.
+
+        Raises EngineFailed when no token ends an answer."""
+        with self._making:
+            if self._masks is None:
+                self._masks = TokenMasks(self._bpe, self.config.vocab_size, self._ends())
+            return self._masks
+
+    def _ends(self) -> frozenset[int]:
+        """The ids at which the model itself ends an answer."""
+        return self._stop_ids | read_stop_ids(self.generation_config)
 
     def _arguments(
         self, stop_words_ids: object, generation_config: object, keywords: Mapping[str, object]
@@ -254,12 +283,12 @@ class QwenChat:
         self, query: str, pairs: Pairs, system: str | None, arguments: Arguments
     ) -> tuple[list[int], int]:
         """Return the ids of the prompt and how many pairs are not in it."""
-        question, rules = _valid(query), None if system is None else _valid(system)
-        history = [(_valid(asked), _valid(answered)) for asked, answered in pairs]
+        question, rules = valid(query), None if system is None else valid(system)
+        history = [(valid(asked), valid(answered)) for asked, answered in pairs]
         renderer = self._renderer(arguments.enable_thinking)
         kept = len(history)
         if arguments.max_window_size is not None:
-            kept = _window(renderer, question, history, rules, arguments.max_window_size)
+            kept = newest(renderer, question, history, rules, arguments.max_window_size)
         messages = from_history(history[len(history) - kept :], question, rules)
         try:
             ids = renderer.render_within(messages, self.context + _COUNTED_BEYOND)
@@ -302,30 +331,6 @@ class QwenChat:
         )
 
 
-def _window(
-    renderer: Renderer | Qwen1Renderer,
-    question: str,
-    history: Pairs,
-    system: str | None,
-    max_window_size: int,
-) -> int:
-    """Return how many of the newest pairs the window holds."""
-    if isinstance(renderer, Qwen1Renderer):
-        return window(renderer, system, history, max_window_size)
-    known: dict[str, list[int]] = {}
-
-    def fits(kept: int) -> bool:
-        messages = from_history(history[len(history) - kept :], question, system)
-        try:
-            renderer.render_within(messages, max_window_size - 1, known=known)
-        except TooLong:
-            return False
-        return True
-
-    # More pairs make a longer prompt: find the last number that fits by halving.
-    return bisect_left(range(1, len(history) + 1), True, key=lambda kept: not fits(kept))
-
-
 def _dtype(dtype: Dtype, keywords: dict[str, object]) -> Dtype:
     """Return the type of number that is asked for, in whichever of its spellings."""
     told = [dtype] if dtype != "auto" else []
@@ -344,27 +349,3 @@ def _dtype(dtype: Dtype, keywords: dict[str, object]) -> Dtype:
     if len(told) > 1:
         raise ValueError("more than one type of number is asked for: " + ", ".join(map(str, told)))
     return told[0] if told else "auto"
-
-
-def _pairs(history: Sequence[Sequence[str]] | None) -> Pairs:
-    """Return the history as a new list of pairs. Raises TypeError and ValueError."""
-    if history is None:
-        return []
-    if not isinstance(history, list | tuple):
-        raise TypeError(f"history must be a list of pairs, not {type(history).__name__}")
-    pairs: Pairs = []
-    for number, turn in enumerate(history):
-        name = f"history[{number}]"
-        if not isinstance(turn, list | tuple):
-            raise TypeError(f"{name} must be a pair of query and answer, not {turn!r}")
-        if len(turn) != 2:
-            raise ValueError(f"{name} must be a pair of query and answer, not {len(turn)} values")
-        if not all(isinstance(text, str) for text in turn):
-            raise TypeError(f"{name} must be two strings")
-        pairs.append((turn[0], turn[1]))
-    return pairs
-
-
-def _valid(text: str) -> str:
-    """Return ``text`` with U+FFFD for lone surrogates, as Qwen-1's tokenizer reads it."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

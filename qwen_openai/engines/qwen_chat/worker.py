@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -44,11 +44,21 @@ text and tokens only gives the thread a chance to stop. Closing it frees what th
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tells of a model's tokens, from any thread, beside the one that answers: the ids of a job's
+    prompt, and the bytes of ids. Both block; both raise InvalidRequest."""
+
+    encode: Callable[[Job], list[int]]
+    decode: Callable[[Sequence[int]], list[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model that can answer, and what there is to say of it."""
+    """A model that can answer, and what there is to say of it and of its tokens."""
 
     info: EngineInfo
     answer: Answerer
+    tokens: Tokens
 
 
 class Answer:

@@ -1,13 +1,14 @@
 """A stand-in for QwenChat: says what a script says, word by word, and remembers how it was used."""
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from pathlib import Path
 
 from qwen_openai.core import Finish, Message, Sampling, Text
+from qwen_openai.errors import InvalidRequest
 from qwen_openai.models.checkpoint import Checkpoint, Qwen1Facts
 from qwen_openai.prompting.bpe import TooLong
-from qwen_openai.prompting.renderer import Tokenised
+from qwen_openai.prompting.renderer import MessagesOnly, Tokenised
 
 QWEN1 = Qwen1Facts(seq_length=1024, use_dynamic_ntk=False, use_logn_attn=False)
 
@@ -30,7 +31,7 @@ def checkpoint(**changed: object) -> Checkpoint:
     return Checkpoint(**{**values, **changed})  # type: ignore[arg-type]  # named by the tests
 
 
-class Words:
+class Words(MessagesOnly):
     """A renderer whose tokens are words; between messages stands a token of its own."""
 
     def __init__(self) -> None:
@@ -54,6 +55,11 @@ class Words:
         if len(ids) > limit:
             raise TooLong(len(ids))
         return ids
+
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        if any(number >= len(self.known) for number in ids):
+            raise InvalidRequest("There is no such word.", param="tokens")
+        return [self.known[number].encode() for number in ids]
 
     def token_id(self, token: str) -> int | None:
         return None
@@ -86,13 +92,25 @@ class Scripted:
         self.script = script or (lambda query: [None, *query.split()])
         self.prompts: list[str] = []
         self.samplings: list[Sampling] = []
+        self.given_rules: list[tuple[tuple[int, ...], str | None]] = []
         self.given = 0
         self.open = self.peak = self.closed = 0
         self.threads: set[str] = set()
 
+    def masks(self) -> None:
+        pass
+
     def run(
-        self, prompt: Sequence[int], sampling: Sampling, max_tokens: int, *, index: int = 0
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        max_tokens: int,
+        *,
+        index: int = 0,
+        stop_ids: Collection[int] = (),
+        grammar: str | None = None,
     ) -> Generator[Text | Finish, None, None]:
+        self.given_rules.append((tuple(stop_ids), grammar))
         self.samplings.append(sampling)
         self.prompts.append(self.renderer.decode(prompt))
         self.threads.add(threading.current_thread().name)

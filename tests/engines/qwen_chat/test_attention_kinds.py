@@ -80,4 +80,4 @@ def test_the_tokens_of_generate(name: str) -> None:
         for piece in (1, 8, 10, 512):
             loop = TokenLoop(model, None, piece)
             steps = loop.run(prompt, Sampling(temperature=0), Limits(ANSWER, frozenset()))
-            assert [token for token in steps if token is not None] == theirs, (size, piece)
+            assert [step.token for step in steps if step is not None] == theirs, (size, piece)

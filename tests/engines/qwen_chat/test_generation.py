@@ -1,6 +1,7 @@
 """The token loop: pieces of the prompt, limits, and memory that is free after an answer."""
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ GREEDY = Sampling(temperature=0)
 @pytest.fixture(scope="module")
 def loaded(qwen2_folder: Path) -> Loaded:
     return load(qwen2_folder, "cpu", "auto", None)
+
+
+def answer(loop: TokenLoop, limits: Limits, sampling: Sampling = GREEDY) -> list[int]:
+    """The tokens behind a short prompt."""
+    steps = loop.run([1, 2, 3], sampling, limits)
+    return [step.token for step in steps if step is not None]
 
 
 def caches() -> int:
@@ -67,14 +74,23 @@ def test_a_stop_token_that_the_model_does_not_have(loaded: Loaded) -> None:
 
 def test_it_ends_with_a_stop_token(loaded: Loaded) -> None:
     loop = TokenLoop(loaded.model)
-    _, *tokens = loop.run([1, 2, 3], GREEDY, Limits(9, frozenset()))
+    tokens = answer(loop, Limits(9, frozenset()))
     stop = tokens[4]
     first = tokens.index(stop)
-    _, *stopped = loop.run([1, 2, 3], GREEDY, Limits(9, frozenset({stop or 0})))
-    assert stopped == tokens[: first + 1]
-    _, *later = loop.run([1, 2, 3], GREEDY, Limits(9, frozenset({stop or 0}), min_tokens=9))
-    assert stop not in later
-    assert len(later) == 9
+    assert answer(loop, Limits(9, frozenset({stop}))) == tokens[: first + 1]
+    for limits in (
+        Limits(9, frozenset({stop}), min_tokens=9),
+        Limits(9, frozenset({stop}), barred=frozenset({stop})),
+    ):
+        later = answer(loop, limits)
+        assert stop not in later
+        assert len(later) == 9
+
+
+def test_a_bias_on_a_token_that_the_model_does_not_have(loaded: Loaded) -> None:
+    loop = TokenLoop(loaded.model)
+    biased = replace(GREEDY, logit_bias=((2**40, 100.0), (5, 100.0)))
+    assert answer(loop, Limits(3, frozenset()), biased) == [5, 5, 5]
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])

@@ -153,7 +153,7 @@ def test_greedy_tokens_behind_them(
     loop = TokenLoop(qwen1_loaded.model, qwen1_loaded.long_context, piece)
     for row in golden_logits(name):
         steps = loop.run(row.ids, Sampling(temperature=0), Limits(len(row.greedy), frozenset()))
-        assert [token for token in steps if token is not None] == row.greedy
+        assert [step.token for step in steps if step is not None] == row.greedy
 
 
 def test_long_and_short_requests_in_turn(
