@@ -25,7 +25,7 @@ from qwen_openai.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from qwen_openai.routes.chat import ChatCompletions
 from qwen_openai.routes.completions import Completions
 from qwen_openai.routes.gateway import Gateway
-from qwen_openai.routes.info import ListModels, Live, Ready, RetrieveModel
+from qwen_openai.routes.info import Capabilities, ListModels, Live, Ready, RetrieveModel
 from qwen_openai.routes.legacy import LegacyChat
 from qwen_openai.routes.middleware import ConnectionLimit, Envelope, HostCheck, KeyCheck
 from qwen_openai.routes.tokens import ChatInputTokens, Detokenize, Tokenize
@@ -39,6 +39,7 @@ _SUMMARIES = {
     "/detokenize": "The text of tokens",
     "/v1/models": "List the models that this server answers as",
     "/v1/models/{model}": "Describe one model",
+    "/v1/capabilities": "What this server does with every parameter",
     "/": "The original tutorial's chat route",
     "/health/live": "Whether the process answers",
     "/health/ready": "Whether a request sent now would be taken",
@@ -81,6 +82,7 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
             _route("/detokenize", "POST", Detokenize(gateway)),
             _route("/v1/models", "GET", ListModels(gateway)),
             _route("/v1/models/{model:path}", "GET", RetrieveModel(gateway)),
+            _route("/v1/capabilities", "GET", Capabilities(gateway)),
             _route("/", "POST", LegacyChat(gateway)),
             _route("/health/live", "GET", Live()),
             _route("/health/ready", "GET", Ready(gateway)),

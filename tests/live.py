@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.types import ASGIApp
+
 from qwen_openai.app import create_app
 from qwen_openai.engines.base import Engine
 from qwen_openai.routes.gateway import Gateway
@@ -24,7 +26,11 @@ def make_settings(**values: object) -> Settings:
 
 
 _CHAT = "CreateChatCompletion"
-_SCHEMAS = {"/v1/chat/completions": f"{_CHAT}Response", "/v1/models": "ListModelsResponse"}
+_SCHEMAS = {
+    "/v1/chat/completions": f"{_CHAT}Response",
+    "/v1/completions": "CreateCompletionResponse",
+    "/v1/models": "ListModelsResponse",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +51,20 @@ class Live:
         return f"{self.url}/v1"
 
 
+def _as_it_is(app: ASGIApp) -> ASGIApp:
+    return app
+
+
 @asynccontextmanager
-async def live(engine: Engine, **values: object) -> AsyncIterator[Live]:
-    """Serve an engine in the test's own loop, so that the test may hold its gates."""
+async def live(
+    engine: Engine, wrap: Callable[[ASGIApp], ASGIApp] = _as_it_is, **values: object
+) -> AsyncIterator[Live]:
+    """Serve an engine in the test's own loop, so that the test may hold its gates. ``wrap`` may put
+    something around the application."""
     settings = make_settings(**values)
     await engine.start()
     app = create_app(settings, engine)
-    server = Server(settings, app, app.state.gateway)
+    server = Server(settings, wrap(app), app.state.gateway)
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(server.serve_on(bind(settings), ready.set_result))
     try:
@@ -71,7 +84,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def threaded(make_engine: Callable[[], Engine], **values: object) -> Iterator[Live]:
+def threaded(
+    make_engine: Callable[[], Engine],
+    wrap: Callable[[ASGIApp], ASGIApp] = _as_it_is,
+    **values: object,
+) -> Iterator[Live]:
     """Serve an engine in a thread of its own, for blocking clients and raw sockets."""
     started: threading.Event = threading.Event()
     finish: list[Callable[[], None]] = []
@@ -79,7 +96,7 @@ def threaded(make_engine: Callable[[], Engine], **values: object) -> Iterator[Li
     failure: list[BaseException] = []
 
     async def run() -> None:
-        async with live(make_engine(), **values) as server:
+        async with live(make_engine(), wrap, **values) as server:
             done = asyncio.Event()
             loop = asyncio.get_running_loop()
 
@@ -155,9 +172,10 @@ def _check_shape(method: str, path: str, answer: Answer) -> None:
     if answer.headers["content-type"].startswith("text/event-stream"):
         for event in answer.body.decode().strip().split("\n\n"):
             data = event.removeprefix("data: ")
-            if data != "[DONE]":
-                name = "ErrorResponse" if '"error"' in data[:9] else f"{_CHAT}StreamResponse"
-                check(name, json.loads(data))
+            if '"error"' in data[:9]:
+                check("ErrorResponse", json.loads(data))
+            elif data != "[DONE]" and path == "/v1/chat/completions":
+                check(f"{_CHAT}StreamResponse", json.loads(data))
     elif answer.status >= 400:
         assert (path == "/") == ("status" in answer.json())
         check("ErrorResponse", {"error": answer.json()["error"]})

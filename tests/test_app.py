@@ -24,7 +24,12 @@ def test_docs_and_schema(server: Live) -> None:
     schema = call(server.port, "GET", "/openapi.json").json()
     assert set(schema["paths"]) == {
         "/",
+        "/v1/capabilities",
         "/v1/chat/completions",
+        "/v1/chat/completions/input_tokens",
+        "/v1/completions",
+        "/tokenize",
+        "/detokenize",
         "/v1/models",
         "/v1/models/{model}",
         "/health/live",
