@@ -14,6 +14,7 @@ from qwen_openai.engines.qwen_chat.cache import Extent
 from qwen_openai.engines.qwen_chat.generation import Answer, Limits, TokenLoop
 from qwen_openai.engines.qwen_chat.load import Loaded
 from qwen_openai.engines.qwen_chat.reply import Reply
+from qwen_openai.engines.sampling import Picked
 from tests.engines.qwen_chat.conftest import GoldenChat, GoldenLogits
 
 STOPS = {151643, 151644, 151645}
@@ -168,11 +169,11 @@ def test_long_and_short_requests_in_turn(
     running = set(range(len(rows)))
     while running:
         for number in sorted(running):
-            token = next(answers[number], -1)
-            if token == -1:
+            step = next(answers[number], -1)
+            if step == -1:
                 running.remove(number)
-            elif token is not None:
-                tokens[number].append(token)
+            elif isinstance(step, Picked):
+                tokens[number].append(step.token)
     assert tokens == [row.greedy for row in rows]
 
 
