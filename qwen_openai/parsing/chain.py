@@ -1,28 +1,62 @@
 """The parser chain of one choice: an engine's raw events in, events as the client sees them out.
 
-Sans I/O; one chain a choice. It ends the choice at a stop string and lets no part of one out, turns
-the text of calls into calls, keeps the count of tokens exact at every moment, and makes all text
-encodable as UTF-8.
+Sans I/O; one chain a choice. It splits thoughts off, ends the choice at a stop string and lets no
+part of one out, holds the answer to its grammar, turns the text of calls into calls, keeps the
+count of tokens exact at every moment, and makes all text encodable as UTF-8.
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Protocol
 
-from qwen_openai.core import Event, Finish, Job, Text, ToolCallArguments, ToolCallStart
-from qwen_openai.parsing.react import Call, Opening, ReactCalls
+from qwen_openai.core import (
+    Event,
+    Finish,
+    Job,
+    Reasoning,
+    Started,
+    Text,
+    TokenLogprob,
+    ToolCallArguments,
+    ToolCallStart,
+)
+from qwen_openai.errors import EngineFailed
+from qwen_openai.parsing.bare import BareCalls
+from qwen_openai.parsing.calls import CallArguments, CallParser, CallStart, Piece
+from qwen_openai.parsing.entries import Entries
+from qwen_openai.parsing.hermes import hermes_calls
+from qwen_openai.parsing.react import Opening, ReactCalls
 from qwen_openai.parsing.stops import StopStrings
+from qwen_openai.parsing.thoughts import Thoughts
+from qwen_openai.parsing.xml import xml_calls
+
+
+class AnswerGuard(Protocol):
+    """Follows an answer through its grammar (`grammars.guard`)."""
+
+    def feed(self, text: str) -> bool:
+        """Take the next text; False where the answer left the grammar."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer may end here."""
 
 
 class Chain:
     """Feed events in order. A Finish in the result ends the choice: feed nothing after it."""
 
-    __slots__ = ("_calls", "_id", "_made", "_stops", "_tokens")
-
-    def __init__(self, job: Job) -> None:
-        self._stops = StopStrings(job.sampling.stop) if job.sampling.stop else None
+    def __init__(self, job: Job, guard: AnswerGuard | None = None) -> None:
+        """`guard` follows the job's grammar."""
+        sampling = job.sampling
+        self._job = job
+        self._guard = guard
+        self._thoughts = Thoughts(inside=False) if job.thinks else None
+        self._stops = _stops(job)
         self._calls = _calls(job)
-        self._id = f"{job.id}/{job.choice}"
+        self._entries = None if sampling.logprobs is None else Entries()
+        # Bytes of the engine's text, up to where the answer's entries may go out.
+        self._passed = 0
         self._made = 0
         self._tokens = 0
 
@@ -31,80 +65,179 @@ class Chain:
 
         Text that is held back leaves its tokens behind as an empty Text, so that the tokens seen
         so far are right whenever a stream is cut; the text itself comes later with no tokens of
-        its own. At a stop string, and where calls end the answer, the Finish counts all tokens fed,
-        those of the string included. An answer with calls is finished with "tool_calls", unless it
-        was cut by its length.
+        its own. Entries of log probabilities wait for the text; those of a stop string never come.
+        At a stop string, and where calls end the answer, the Finish counts all tokens fed, those of
+        the string included. An answer with calls that was not cut by its length is finished with
+        the job's `calls_reason`.
+
+        Raises EngineFailed where the answer breaks its grammar; nothing that breaks it came out.
         """
         if isinstance(event, Text):
             return self._text(event)
         if isinstance(event, Finish):
             return self._finish(event)
+        if isinstance(event, Started) and event.in_thought:
+            self._thoughts = Thoughts(inside=True)
         return [event]
 
     def _text(self, event: Text) -> list[Event]:
         text = _encodable(event.text)
-        if self._stops is None and self._calls is None:
-            return [event if text is event.text else Text(event.index, text, event.tokens)]
         self._tokens += event.tokens
-        stopped = False
-        if self._stops is not None:
-            text = self._stops.feed(text)
-            stopped = self._stops.matched
-        if self._calls is None:
-            out = self._events(event.index, [text], event.tokens)
-        else:
-            out = self._events(event.index, self._calls.feed(text), event.tokens)
-            stopped = stopped or self._calls.ended
-        if not stopped:
+        if self._entries is not None:
+            self._entries.add(text, event.logprobs)
+        thoughts = self._thoughts
+        if thoughts is None or thoughts.answering:
+            return self._answer(event.index, text, event.tokens)
+        out: list[Event] = []
+        thought, answer = thoughts.feed(text)
+        tokens = event.tokens
+        if thoughts.thinking:
+            spent = _share(tokens, len(answer), len(text)) if thoughts.answering else tokens
+            out = self._thought(event.index, thought, spent, len(answer.encode()))
+            tokens -= spent
+        return out + self._answer(event.index, answer, tokens) if answer or tokens else out
+
+    def _thought(self, index: int, text: str, tokens: int, behind: int) -> list[Event]:
+        """Return a piece of thought; ``behind`` are the bytes that are answer already."""
+        entries: tuple[TokenLogprob, ...] = ()
+        if self._entries is not None and self._thoughts is not None:
+            held = len(self._thoughts.held.encode())
+            self._passed = self._entries.length - held - behind
+            entries = self._entries.take(self._passed)
+        if text or tokens or entries:
+            return [Reasoning(index, text, tokens, entries)]
+        return []
+
+    def _answer(self, index: int, text: str, tokens: int) -> list[Event]:
+        stops = self._stops
+        if stops is not None and self._tokens >= self._job.sampling.min_tokens:
+            text = stops.feed(text)
+        self._check(text)
+        pieces: list[Piece] = [text] if self._calls is None else self._calls.feed(text)
+        out = self._events(index, pieces, tokens, self._taken(text))
+        matched = stops is not None and stops.matched
+        if not matched and (self._calls is None or not self._calls.ended):
             return out
         # The Finish that follows counts everything: an empty Text would only say it twice.
-        kept = [each for each in out if not isinstance(each, Text) or each.text]
-        return [*kept, *self._finish(Finish(event.index, "stop", self._tokens))]
+        kept = [each for each in out if not isinstance(each, Text) or each.text or each.logprobs]
+        rest: list[Piece] = [] if self._calls is None else self._calls.flush(cut=False)
+        kept += self._events(index, rest, 0, ())
+        return [*kept, self._finished(Finish(index, "stop", self._tokens))]
 
     def _finish(self, event: Finish) -> list[Event]:
         """Let out what is held back, and say how the answer ended."""
-        stops, calls = self._stops, self._calls
-        held = stops.flush() if stops is not None else ""
-        if calls is None:
-            return [*self._events(event.index, [held], 0), event]
-        out = self._events(event.index, [*calls.feed(held), *calls.flush()], 0)
-        if calls.calls and event.reason == "stop":
-            event = replace(event, reason="tool_calls")
-        return [*out, event]
+        out: list[Event] = []
+        if self._thoughts is not None and not self._thoughts.answering:
+            thought, answer = self._thoughts.flush()
+            if self._thoughts.thinking:
+                out = self._thought(event.index, thought, 0, 0)
+            elif answer:
+                out = self._answer(event.index, answer, 0)
+                if isinstance(out[-1], Finish):
+                    return out
+        held = "" if self._stops is None else self._stops.flush()
+        self._check(held)
+        if event.reason == "stop":
+            self._check_end()
+        pieces: list[Piece] = [held]
+        if self._calls is not None:
+            pieces = [*self._calls.feed(held), *self._calls.flush(event.reason == "length")]
+        entries = () if self._entries is None else self._entries.take_all()
+        return [*out, *self._events(event.index, pieces, 0, entries), self._finished(event)]
 
-    def _events(self, index: int, pieces: Iterable[str | Call], tokens: int) -> list[Event]:
-        """Return pieces as events. The first is a Text with the tokens, if there are any."""
+    def _finished(self, event: Finish) -> Finish:
+        if self._calls is not None and self._calls.calls and event.reason == "stop":
+            return replace(event, reason=self._job.calls_reason)
+        return event
+
+    def _check(self, text: str) -> None:
+        if text and self._guard is not None and not self._guard.feed(text):
+            raise EngineFailed(
+                "The engine left the format that the request asked for; nothing that breaks it was "
+                "sent. Try again, and report it if it happens often."
+            )
+
+    def _check_end(self) -> None:
+        """The engine ended the answer: of itself, or at a token that the caller named, or that ends
+        what is filled in."""
+        prompt = self._job.prompt
+        filled_in = prompt is not None and prompt.suffix is not None
+        if self._guard is None or self._job.sampling.stop_token_ids or filled_in:
+            return
+        if not self._guard.is_complete:
+            raise EngineFailed(
+                "The engine ended the answer before it had the format that the request asked for. "
+                "Try again, and report it if it happens often."
+            )
+
+    def _taken(self, text: str) -> tuple[TokenLogprob, ...]:
+        """Return the entries of tokens that end with this text of the answer or before."""
+        if self._entries is None:
+            return ()
+        self._passed += len(text.encode())
+        return self._entries.take(self._passed)
+
+    def _events(
+        self, index: int, pieces: Iterable[Piece], tokens: int, entries: tuple[TokenLogprob, ...]
+    ) -> list[Event]:
+        """Return pieces as events. The first Text has the tokens and their entries; where there is
+        none in front, an empty one has."""
         out: list[Event] = []
         for piece in pieces:
-            if isinstance(piece, Call):
-                call = f"{self._id}/{self._made}"
+            if isinstance(piece, CallStart):
+                call = f"{self._job.id}/{self._job.choice}/{self._made}"
                 id = f"call_{blake2b(call.encode(), digest_size=12).hexdigest()}"
                 out.append(ToolCallStart(index, self._made, id, piece.name))
-                out.append(ToolCallArguments(index, self._made, piece.arguments))
                 self._made += 1
+            elif isinstance(piece, CallArguments):
+                out.append(ToolCallArguments(index, self._made - 1, piece.text))
             elif piece:
                 out.append(Text(index, piece, 0))
-        if tokens:
+        if tokens or entries:
             first = out[0] if out else None
             if isinstance(first, Text):
-                out[0] = replace(first, tokens=tokens)
+                out[0] = Text(index, first.text, tokens, entries)
             else:
-                out.insert(0, Text(index, "", tokens))
+                out.insert(0, Text(index, "", tokens, entries))
         return out
 
 
-def _calls(job: Job) -> ReactCalls | None:
-    """Return the machine for the job's tool syntax, begun where its prompt ends: see
-    `adapter.history.to_history`, which leaves the turn open behind results."""
-    if job.tool_syntax is None:
+def _share(tokens: int, answer: int, text: int) -> int:
+    """Return how many of an event's tokens are thoughts, of which so much text is answer."""
+    return int(tokens * max(0, text - answer) / text + 0.5) if text else tokens
+
+
+def _stops(job: Job) -> StopStrings | None:
+    sampling = job.sampling
+    if not sampling.stop:
         return None
-    opening: Opening = "reply"
-    if job.continue_final_message:
-        opening = "text"
-    elif "tool" in [each.role for each in job.messages if each.role != "system"][-1:]:
-        opening = "thought" if job.tools else "answer"
+    return StopStrings(sampling.stop, include=sampling.include_stop)
+
+
+def _calls(job: Job) -> CallParser | None:
+    """Return the parser for the job's tool syntax, begun where its prompt ends."""
+    parallel = job.parallel_tool_calls
     names = [tool.name for tool in job.tools]
-    return ReactCalls(names, parallel=job.parallel_tool_calls, opening=opening)
+    if job.tool_syntax == "react":
+        return ReactCalls(names, parallel=parallel, opening=_opening(job))
+    if job.tool_syntax is None or not names:
+        return None
+    if job.tool_syntax == "xml":
+        tagged = xml_calls(job.tools, parallel=parallel)
+    else:
+        tagged = hermes_calls(names, parallel=parallel)
+    if job.bare_calls and not job.continue_final_message:
+        return BareCalls(names, tagged, parallel=parallel)
+    return tagged
+
+
+def _opening(job: Job) -> Opening:
+    """See `adapter.history.to_history`, which leaves the turn open behind results."""
+    if job.continue_final_message:
+        return "text"
+    if "tool" in [each.role for each in job.messages if each.role != "system"][-1:]:
+        return "thought" if job.tools else "answer"
+    return "reply"
 
 
 def _encodable(text: str) -> str:

@@ -7,13 +7,12 @@ split, and work is linear in it. `adapter.react` writes the same format.
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import groupby
 from typing import Literal
 
 import orjson
 
+from qwen_openai.parsing.calls import CallArguments, CallStart, Piece, joined
 from qwen_openai.parsing.labels import Label, Lines
 
 # What the prompt was left open behind: nothing, "Thought:", "Final Answer:", or text of an answer.
@@ -21,14 +20,6 @@ Opening = Literal["reply", "thought", "answer", "text"]
 
 # A line with an action's name has no room for more than the name and some blanks.
 _LONGEST_NAME_LINE = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call of one of the job's tools; `arguments` is the JSON text of an object, as written."""
-
-    name: str
-    arguments: str
 
 
 class _State(Enum):
@@ -42,7 +33,7 @@ class _State(Enum):
 
 
 class ReactCalls:
-    """Feed text until `ended`; get back text and calls in order.
+    """Feed text until `ended`; get back text and whole calls in order.
 
     A call counts only where a line begins with "Action:", outside blocks of code and before any
     final answer, with the name of a tool alone on the line, then "Action Input:" and one JSON
@@ -69,7 +60,7 @@ class ReactCalls:
         }[opening]
         self._labelled = opening != "reply"
         self._skip_blanks = opening in ("thought", "answer")
-        self._out: list[str | Call] = []
+        self._out: list[Piece] = []
         self._wrote = False
         # What is undecided, as written; of it the thought, and the call so far.
         self._raw: list[str] = []
@@ -87,7 +78,7 @@ class ReactCalls:
             _State.ANSWER: self._read_answer,
         }
 
-    def feed(self, text: str) -> list[str | Call]:
+    def feed(self, text: str) -> list[Piece]:
         """Take the next piece of text."""
         for piece in self._lines.feed(text):
             if self.ended:
@@ -98,8 +89,8 @@ class ReactCalls:
                 self._on_text(piece)
         return self._take()
 
-    def flush(self) -> list[str | Call]:
-        """Return what is held back: the reply is over."""
+    def flush(self, cut: bool) -> list[Piece]:
+        """See `calls.CallParser`. A call is whole or text, wherever the reply was cut."""
         rest = "" if self.ended else self._lines.flush()
         if rest and self._state is _State.COMPLETE:
             self._confirm()  # the beginning of a label, cut
@@ -112,14 +103,9 @@ class ReactCalls:
         self._raw = []
         return self._take()
 
-    def _take(self) -> list[str | Call]:
-        """Return what was written since the last time, neighbouring texts joined."""
-        out: list[str | Call] = []
-        for is_text, run in groupby(self._out, key=lambda piece: isinstance(piece, str)):
-            pieces = list(run)
-            out += ["".join(map(str, pieces))] if is_text else pieces
-        self._out = []
-        return out
+    def _take(self) -> list[Piece]:
+        out, self._out = self._out, []
+        return joined(out)
 
     def _write(self, text: str) -> None:
         if text:
@@ -185,7 +171,7 @@ class ReactCalls:
 
     def _confirm(self) -> None:
         self._write_paragraph("".join(self._thought).strip())
-        self._out.append(Call(self._name, self._input.text))
+        self._out += (CallStart(self._name), CallArguments(self._input.text))
         self._raw, self._thought = ["\n"] if self._wrote else [], []
         self._state, self._labelled = _State.TEXT, True
         self.calls += 1

@@ -11,10 +11,12 @@ class StopStrings:
     """Feed text; get back what can be no part of a stop string. After a match `matched` is True,
     what `feed` returned was the last text, and nothing more may be fed."""
 
-    __slots__ = ("_followers", "_held", "matched")
+    __slots__ = ("_followers", "_held", "_include", "matched")
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
-        """`stops` are non-empty strings; without any, text passes through."""
+    def __init__(self, stops: tuple[str, ...], *, include: bool = False) -> None:
+        """`stops` are non-empty strings; without any, text passes through. With `include` the
+        string that matches is let out as well."""
+        self._include = include
         self._followers = [_Follower(stop) for stop in stops]
         self._held = ""
         self.matched = False
@@ -36,7 +38,8 @@ class StopStrings:
         if best is not None:
             end, negative_length = best
             self.matched = True
-            safe = pending[: len(self._held) + end + negative_length]
+            behind = 0 if self._include else negative_length
+            safe = pending[: len(self._held) + end + behind]
             self._held = ""
             return safe
         cut = len(pending) - hold

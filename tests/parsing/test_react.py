@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwen_openai.parsing.calls import Piece
 from qwen_openai.parsing.labels import Label
-from qwen_openai.parsing.react import Call, Opening, ReactCalls
-from tests.parsing.split import split
+from qwen_openai.parsing.react import Opening, ReactCalls
+from tests.parsing.reading import Call, together
+from tests.parsing.reading import read as read_with
 
 F = 'Action: f\nAction Input: {"x": 1}'
 CALL = Call("f", '{"x": 1}')
@@ -24,20 +26,7 @@ def read(
 ) -> list[str | Call]:
     """What comes of a reply, neighbouring texts joined."""
     parser = ReactCalls(["f", "get-it_2"], parallel=parallel, opening=opening)
-    found: list[str | Call] = []
-    pieces = []
-    for part in split(text, cuts or []):
-        pieces += parser.feed(part)
-        if parser.ended:
-            break
-    for piece in (*pieces, *parser.flush()):
-        assert piece != "", "no empty text"
-        if isinstance(piece, str) and found and isinstance(found[-1], str):
-            found[-1] += piece
-        else:
-            found.append(piece)
-    assert parser.calls == sum(isinstance(each, Call) for each in found)
-    return found
+    return read_with(parser, text, cuts or [])
 
 
 CALLS: list[tuple[str, str, list[str | Call]]] = [
@@ -159,10 +148,10 @@ def test_one_call_is_the_end_where_only_one_is_wanted() -> None:
     parser = ReactCalls(["f"], parallel=False)
     assert parser.feed(f"Thought: a\n{F}\n") == []
     assert parser.feed("A") == []
-    assert parser.feed("ction: f") == ["a", CALL]
+    assert together(parser.feed("ction: f")) == ["a", CALL]
     assert parser.ended
     assert parser.feed("\nx") == []
-    assert parser.flush() == []
+    assert parser.flush(False) == []
     assert read(f"{F}\n{F}\n", parallel=False) == [CALL]
 
 
@@ -234,9 +223,9 @@ HOSTILE = {
 @pytest.mark.parametrize("piece", [16, 1_000_000])
 def test_a_megabyte_of_anything_is_read(text: str, piece: int) -> None:
     parser = ReactCalls(["f"])
-    out: list[str | Call] = []
+    out: list[Piece] = []
     for start in range(0, len(text), piece):
         out += parser.feed(text[start : start + piece])
-    out += parser.flush()
+    out += parser.flush(False)
     if not parser.calls and not parser.ended:
         assert "".join(map(str, out)) == text
