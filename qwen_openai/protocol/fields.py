@@ -53,7 +53,8 @@ def refuse_ignored(ignored: Sequence[str]) -> None:
         return
     name = ignored[0]
     known = [row.name for row in PARAMETERS.values() if row.use == "honoured"]
-    near = difflib.get_close_matches(name, known, n=1) if name not in PARAMETERS else []
+    is_odd = name not in PARAMETERS and "." not in name  # not a member of a known one
+    near = difflib.get_close_matches(name, known, n=1) if is_odd else []
     guess = f" Did you mean {near[0]!r}?" if near else ""
     raise UnsupportedParameter(
         f"The parameter {name!r} has no effect here, and strict checking is on; leave it "

@@ -74,7 +74,7 @@ class StructuredOutputs(Wire):
         Annotated[list[Rule], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)] | None
     ) = None
     grammar: Rule | None = None
-    json_object: Literal[True] | None = None
+    json_object: bool | None = None
 
     @property
     def json_schema(self) -> dict[str, object] | None:
@@ -100,7 +100,7 @@ ACCEPTS = {
     "structured_outputs.choice": f"a list of 1 to {MAX_CHOICES} strings",
     "structured_outputs.choice[]": f"a string of at most {MAX_BYTES} characters",
     "structured_outputs.grammar": f"a string of at most {MAX_BYTES} characters",
-    "structured_outputs.json_object": "true",
+    "structured_outputs.json_object": "true or false",
 }
 
 _KINDS = ("json", "regex", "choice", "grammar", "json_object")
@@ -114,8 +114,6 @@ def refuse_members(body: dict[str, object]) -> None:
     given = body.get("structured_outputs")
     if not isinstance(given, dict):
         return
-    if given.get("json_object") is False:
-        body["structured_outputs"] = {**given, "json_object": None}
     for name, value in given.items():
         if name not in _KINDS and value is not None and value is not False:
             place = f"structured_outputs.{safe_name(name)}"
@@ -162,7 +160,7 @@ def _check_structured(outputs: StructuredOutputs) -> None:
 
 def _kind(outputs: StructuredOutputs, name: str) -> object:
     value: object = getattr(outputs, "json_" if name == "json" else name)
-    return value
+    return None if value is False else value
 
 
 def _parsed(text: str, place: str) -> dict[str, object]:

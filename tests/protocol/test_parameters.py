@@ -21,7 +21,24 @@ def test_rows_and_model_agree() -> None:
 def test_no_row_twice() -> None:
     assert len(PARAMETERS) == len(set(PARAMETERS))
     for row in PARAMETERS.values():
-        assert row.use in ("refused",) or not row.harmless
+        assert row.use in ("refused", "ignored") or not row.harmless
+        assert row.use == "refused" or not row.instead
+        assert row.use == "honoured" or row.needs is None
+
+
+def test_what_stands_instead_is_honoured() -> None:
+    for row in PARAMETERS.values():
+        if row.instead:
+            member, _, inner = row.instead.partition(".")
+            assert PARAMETERS[member].use == "honoured"
+            assert not inner or row.instead in ACCEPTS
+
+
+def test_what_a_model_lacks() -> None:
+    assert PARAMETERS["tools"].use_by({"tools"}) == "honoured"
+    assert PARAMETERS["tools"].use_by({"thinking"}) == "refused"
+    assert PARAMETERS["enable_thinking"].use_by({"tools"}) == "ignored"
+    assert PARAMETERS["seed"].use_by(()) == "honoured"
 
 
 def test_every_parameter_of_the_specification_has_a_row(shared: Path) -> None:
