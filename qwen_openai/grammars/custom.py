@@ -4,17 +4,16 @@ Pure text, no compiling. A grammar with the root `start` is Lark as llguidance r
 `root ::=` is llama.cpp's GBNF, which llguidance's own converter turns into Lark.
 """
 
-import re
-
-from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark, is_lark_syntax
 
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.grammars import lark
 
 MAX_BYTES = 256 * 1024
+# llguidance's converter takes quadratic time in the number of rules.
+MAX_GBNF_BYTES = 32 * 1024
+MAX_GBNF_RULES = 200
 PARAM = "structured_outputs.grammar"
-
-_GBNF = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
 
 
 def rules(text: str) -> str:
@@ -22,28 +21,28 @@ def rules(text: str) -> str:
     others. Raises InvalidRequest where it is no grammar of either kind."""
     if len(text.encode()) > MAX_BYTES:
         raise _invalid(f"it is longer than {MAX_BYTES} bytes")
-    if _GBNF.search(text):
+    if not is_lark_syntax(text):
         text = _converted(text)
-    if "start" not in text:
-        raise _invalid("it has neither a rule 'start' (Lark) nor a rule 'root ::=' (GBNF)")
     if not lark.is_balanced(text):
         raise _invalid("its braces do not match")
     return f"answer: {lark.nested(text)}"
 
 
 def _converted(gbnf: str) -> str:
+    if "root" not in gbnf or "::=" not in gbnf:
+        raise _invalid("it has neither a rule 'start' (Lark) nor a rule 'root ::=' (GBNF)")
+    if len(gbnf.encode()) > MAX_GBNF_BYTES or gbnf.count("::=") > MAX_GBNF_RULES:
+        raise _invalid(
+            f"GBNF may have {MAX_GBNF_RULES} rules and {MAX_GBNF_BYTES} bytes at most; write Lark"
+        )
     try:
-        return any_to_lark(gbnf)
-    except GbnfToLarkError as error:
-        raise _invalid(str(error)) from None
-    except (IndexError, RecursionError, ValueError):
-        # What the converter does with a text that ends too early or is nested too deep.
-        raise _invalid("it is no GBNF") from None
+        return gbnf_to_lark(gbnf)
+    except Exception as error:  # noqa: BLE001  # the converter raises bare ones, and its parser any
+        raise _invalid(str(error)[:200].rstrip(".") or "it is no GBNF") from None
 
 
 def _invalid(why: str) -> InvalidRequest:
     return InvalidRequest(
         f"Invalid grammar: {why}. Write Lark as llguidance reads it, or GBNF.",
         param=PARAM,
-        code="invalid_grammar",
     )

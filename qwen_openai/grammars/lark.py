@@ -11,6 +11,8 @@ from collections.abc import Iterable
 # Anything at all; `.` alone would stop at the end of a line.
 ANYTHING = "/(?s:.*)/"
 
+OF_FUNCTION = "// function "
+
 _ESCAPED = re.compile("[\x7f]")
 # What may hide a brace from whoever counts braces: strings, regular expressions, comments.
 _TOKENS = re.compile(
@@ -75,3 +77,8 @@ def is_balanced(rules: str) -> bool:
 def json_text(value: object) -> str:
     """Return `value` as JSON the way models write it."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def of_function(name: str) -> str:
+    """Return a comment that says whose schema stands in the next line, for error messages."""
+    return f"{OF_FUNCTION}{json_text(name)}"

@@ -16,6 +16,7 @@ from qwen_openai.errors import InvalidRequest
 MAX_DEPTH = 64
 MAX_BYTES = 256 * 1024
 MAX_ENUM = 5_000
+MAX_LEAST = 10_000
 
 Schema = Mapping[str, object] | bool
 
@@ -70,7 +71,7 @@ def checked(schema: Schema, what: str, param: str) -> Schema:
         check(schema)
     except Refused as refused:
         message = f"Invalid schema for {what}: {refused}."
-        raise InvalidRequest(message, param=param, code="invalid_schema") from None
+        raise InvalidRequest(message, param=param) from None
     return schema
 
 
@@ -91,7 +92,10 @@ def measure(value: object) -> None:
             break
     else:
         raise Refused(f"it is nested more than {MAX_DEPTH} levels deep")
-    size = len(orjson.dumps(value))
+    try:
+        size = len(orjson.dumps(value))
+    except orjson.JSONEncodeError as error:
+        raise Refused(f"it is no JSON ({error})") from None
     if size > MAX_BYTES:
         raise Refused(f"it has {size} bytes, at most {MAX_BYTES} are possible")
 
@@ -139,6 +143,10 @@ def _check_keywords(place: str, node: Mapping[str, object]) -> None:
         raise Refused(
             f"'enum' (at {place}) has {len(values)} values, at most {MAX_ENUM} are possible"
         )
+    for keyword in ("minLength", "minItems", "minProperties"):
+        least = node.get(keyword)
+        if isinstance(least, int) and least > MAX_LEAST:
+            raise Refused(f"{keyword!r} (at {place}) asks for {least}, more than an answer holds")
 
 
 def _says_nothing(keyword: str, value: object) -> bool:

@@ -59,7 +59,8 @@ def json_arguments(name: str, tool: Tool, required: bool, *, loose: bool = False
     """Return the rule called `name` of a call's arguments as JSON."""
     arguments, strict = arguments_of(tool, required)
     layout = schema.LOOSE if loose else schema.TIGHT
-    return f"{name}: %json {schema.text(arguments, layout, lenient=not strict)}"
+    text = schema.text(arguments, layout, lenient=not strict)
+    return f"{lark.of_function(tool.name)}\n{name}: %json {text}"
 
 
 def any_of(prefix: str, tools: Sequence[Tool]) -> str:

@@ -33,20 +33,19 @@ def arguments(rule: str, tool: str, root: schema.Schema, *, strict: bool) -> lis
     schema cannot be written in tags.
     """
     try:
-        return _Tags(rule, root, strict).rules()
+        return _Tags(rule, tool, root, strict=strict).rules()
     except schema.Refused as refused:
         raise InvalidRequest(
-            f"Invalid schema for function {tool!r}: {refused}.",
-            param="tools",
-            code="invalid_schema",
+            f"Invalid schema for function {tool!r}: {refused}.", param="tools"
         ) from None
 
 
 class _Tags:
     """The rules of one tool's parameters, collected."""
 
-    def __init__(self, rule: str, root: schema.Schema, strict: bool) -> None:
+    def __init__(self, rule: str, tool: str, root: schema.Schema, *, strict: bool) -> None:
         self._rule = rule
+        self._tool = tool
         self._root: Mapping[str, object] = root if isinstance(root, dict) else {}
         self._strict = strict
         self._made: list[str] = []
@@ -109,7 +108,10 @@ class _Tags:
             ]
         if json and _NO_CLOSING not in raw:
             values.append(f"{place}_json {lark.literal(_END)}")
-            self._made.append(f"{place}_json: %json {self._text({'anyOf': json})}")
+            self._made += [
+                lark.of_function(self._tool),
+                f"{place}_json: %json {self._text({'anyOf': json})}",
+            ]
         if not values:
             raise schema.Refused(f"nothing can match the property {name!r}")
         start = lark.literal(f"<parameter={name}>\n")
