@@ -1,0 +1,1 @@
+"""The facts of `check`, and that they find what is planted."""
