@@ -29,8 +29,12 @@ from qwen_openai.protocol.sampling import SamplingFields, StreamFields
 from qwen_openai.protocol.shown import shown
 from qwen_openai.protocol.thinking import ThinkingFields
 from qwen_openai.protocol.tools import ToolFields
+from qwen_openai.protocol.wire import at_most
 
 ShortText = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], ShortText], Field(max_length=16), at_most(16)
+]
 
 
 class ChatRequest(SamplingFields, StreamFields, ToolFields, ThinkingFields):
@@ -50,10 +54,7 @@ class ChatRequest(SamplingFields, StreamFields, ToolFields, ThinkingFields):
     add_generation_prompt: bool | None = None
 
     user: str | None = Field(None, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
-    metadata: (
-        Annotated[dict[Annotated[str, Field(max_length=64)], ShortText], Field(max_length=16)]
-        | None
-    ) = None
+    metadata: Metadata | None = None
     store: bool | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     safety_identifier: ShortText | None = None

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from qwen_openai.errors import InvalidRequest
-from qwen_openai.protocol.wire import Wire
+from qwen_openai.protocol.wire import Wire, at_most
 
 MAX_STOP_IDS = 128
 MAX_BIASES = 1024
@@ -19,6 +19,9 @@ TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 # JSON has no integer keys: the decimal digits of one.
 TokenKey = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+LogitBias = Annotated[
+    dict[TokenKey, Bias], Field(max_length=MAX_BIASES), at_most(MAX_BIASES)
+]  # fmt: skip
 
 
 class SamplingFields(Wire):
@@ -32,7 +35,7 @@ class SamplingFields(Wire):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     # Not "above 0": engines divide by it in float32, which makes 0 or infinity of smaller ones.
     repetition_penalty: float | None = Field(None, ge=0.01, le=2)
-    logit_bias: Annotated[dict[TokenKey, Bias], Field(max_length=MAX_BIASES)] | None = None
+    logit_bias: LogitBias | None = None
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     max_tokens: int | None = Field(None, ge=1)
     min_tokens: int | None = Field(None, ge=0)

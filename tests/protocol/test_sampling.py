@@ -1,8 +1,9 @@
 """Values of single parameters: threat rows 7, 25 to 30 and 37."""
 
 import pytest
+from pydantic import ValidationError
 
-from qwen_openai.protocol.chat import ACCEPTS
+from qwen_openai.protocol.chat import ACCEPTS, ChatRequest
 from tests.protocol.bodies import chat_body, parsed, refused
 
 I64 = 2**63
@@ -42,7 +43,11 @@ VALUES: list[tuple[str, tuple[object, ...], tuple[object, ...]]] = [
     ("user", ("u", "x" * 512), ("x" * 513, "a\u0000", "a\u001b[2J", 5)),
     ("store", (True, False), ("yes", 1)),
     ("service_tier", ("auto", "default"), ("gold", 1)),
-    ("metadata", ({"a": "b"}, {}), ({"a": 1}, {"k" * 65: "v"}, {"k": "v" * 513}, "x", [])),
+    (
+        "metadata",
+        ({"a": "b"}, {}),
+        ({str(i): "" for i in range(17)}, {"a": 1}, {"k" * 65: "v"}, {"k": "v" * 513}, "x", []),
+    ),
     ("continue_final_message", (False,), ("true", 1)),
     ("add_generation_prompt", (True,), ("false", 0)),
     ("safety_identifier", ("x",), ("x" * 513, 1)),
@@ -117,3 +122,11 @@ def test_places_inside_parameters(changes: dict[str, object], param: str, shown:
     assert error.param == param
     assert error.message.startswith(param)
     assert shown in error.message
+
+
+@pytest.mark.parametrize("name", ["logit_bias", "metadata"])
+def test_many_faults_are_not_told_one_by_one(name: str) -> None:
+    body = {"messages": [], name: {str(-i): 101 for i in range(1, 2000)}}
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate(body)
+    assert len([each for each in caught.value.errors() if each["loc"][0] == name]) == 1
