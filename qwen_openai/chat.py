@@ -15,6 +15,7 @@ from qwen_openai.core import Event, Finish, Job, Started
 from qwen_openai.engines.base import Engine
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.gateway.admission import Admission, Ticket
+from qwen_openai.grammars.guard import Guard
 from qwen_openai.parsing.chain import Chain
 
 # Events of a fanned-out request that may wait for a slow reader before its choices pause.
@@ -136,7 +137,9 @@ class ChatService:
 async def _chain(job: Job) -> Chain:
     """Return the parser chain of a job. A guard is compiled, which is work for a thread; within the
     slot, so that there are never more of them than slots."""
-    return Chain(job)
+    if job.grammar is None:
+        return Chain(job)
+    return Chain(job, await asyncio.to_thread(Guard, job.grammar.rules))
 
 
 async def _merge(

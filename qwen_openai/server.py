@@ -153,6 +153,7 @@ class Server(uvicorn.Server):
                 await self._serve([sock])
             finally:
                 await self._end_tasks()
+                await self._gateway.aclose()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start accepting, then say so. Raises StartupError when somebody else was faster."""

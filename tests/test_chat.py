@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_openai.chat import ChatService
-from qwen_openai.core import Event, Finish, Job, Message, Sampling, Started, Text
+from qwen_openai.core import Event, Finish, Grammar, Job, Message, Sampling, Started, Text
 from qwen_openai.engines.fake import FakeEngine, Step
 from qwen_openai.errors import EngineFailed, InvalidRequest, Overloaded
+from qwen_openai.grammars import build
 
 
 def job(text: str = "one two three", *, n: int = 1, **sampling: object) -> Job:
@@ -109,6 +111,54 @@ async def test_more_answers_than_ever_fit_are_the_clients_to_mend() -> None:
     with pytest.raises(InvalidRequest) as refused:
         chat.stream(job(n=4))
     assert refused.value.param == "n"
+
+
+async def test_jobs_of_one_request_run_together() -> None:
+    chat = await service(FakeEngine(slots=2))
+    several = [
+        replace(job(text, n=2), choice=place, changes=("a", text))
+        for place, text in enumerate(["one", "two two", "three"])
+    ]
+    opened = await chat.open_all(several)
+    assert opened.changes == ("a", "one", "two two", "three")
+    events = [event async for event in opened]
+    await opened.aclose()
+    for place, each in enumerate(several):
+        texts = [e.text for e in events if isinstance(e, Text) and e.index == place]
+        assert "".join(texts) == each.messages[0].content
+    assert chat.admission.running == 0
+
+
+async def test_more_prompts_than_ever_fit_name_the_prompt() -> None:
+    chat = await service(FakeEngine(slots=1), queue_size=2)
+    with pytest.raises(InvalidRequest, match="4 answers are asked for") as refused:
+        chat.stream_all([replace(job(n=2), choice=place) for place in range(4)])
+    assert refused.value.param == "prompt"
+
+
+RULES = build.choice(["yes", "no"])
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_an_answer_is_held_to_its_grammar(n: int) -> None:
+    held = replace(job(n=n), grammar=Grammar(RULES, "structured_outputs"))
+    chat = await service(FakeEngine(lambda _: ["ye", "s"]))
+    events = await collect(chat.stream(held))
+    assert [e for e in events if isinstance(e, Finish)] == [Finish(i, "stop", 2) for i in range(n)]
+    for steps in (["ye", "t"], ["ye"]):
+        wrong = await service(FakeEngine(lambda _, steps=steps: steps))
+        with pytest.raises(EngineFailed, match="format"):
+            await collect(wrong.stream(held))
+        assert wrong.admission.running == 0
+
+
+async def test_rules_that_cannot_be_made_ready_fail_closed() -> None:
+    engine = FakeEngine()
+    chat = await service(engine)
+    with pytest.raises(EngineFailed):
+        await chat.open(replace(job(), grammar=Grammar("answer: nowhere", "x")))
+    assert engine.record.started == 0
+    assert chat.admission.running == 0
 
 
 async def test_the_slot_is_free_before_the_last_event_is_taken() -> None:

@@ -12,6 +12,7 @@ from qwen_openai.chat import ChatService
 from qwen_openai.engines.base import Engine, EngineInfo, Health
 from qwen_openai.errors import ModelNotFound
 from qwen_openai.families import Family, family_named, family_of
+from qwen_openai.grammars.check import Checker
 from qwen_openai.settings import Settings
 
 _TOKENIZED_AT_ONCE = 4
@@ -24,6 +25,7 @@ class Gateway:
         info = engine.info()
         self.settings = settings
         self.service = ChatService(engine, queue_size=settings.queue_size)
+        self.grammars = Checker()
         self.family = _family(info)
         self.refuses = info.refuses
         self.fingerprint = _fingerprint(info)
@@ -60,6 +62,10 @@ class Gateway:
         """Stop taking requests; those that run go on."""
         self.draining = True
         self.service.admission.close("The server is shutting down. Send the request again later.")
+
+    async def aclose(self) -> None:
+        """End what the gateway itself has started; the engine is its owner's to close."""
+        await self.grammars.aclose()
 
 
 def _family(info: EngineInfo) -> Family:

@@ -88,6 +88,9 @@ def is_strict(scope: Scope, gateway: Gateway) -> bool:
 async def answer(gateway: Gateway, scope: Scope, send: Send, asked: Asked) -> None:
     """Run what is asked for and send the answer, plain or as a stream."""
     job, fold, reply = asked.jobs[0], asked.fold, asked.reply
+    # All jobs of a request have the same grammar, which is refused before a slot is taken.
+    if job.grammar is not None:
+        await gateway.grammars.check(job.grammar)
     try:
         opened = await gateway.service.open_all(asked.jobs)
     except ContextLengthExceeded as error:
