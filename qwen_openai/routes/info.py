@@ -54,11 +54,11 @@ class Capabilities:
 
 
 def _endpoints(scope: Scope) -> list[str]:
-    """Return "GET /path" for every route of the API itself; pages and health have no version."""
+    """Return "GET /path" for every route of the API; pages for people are not in its schema."""
     return [
         f"{method} {route.path}"
         for route in scope["app"].routes
-        if isinstance(route, Route) and route.path.startswith("/v1/")
+        if isinstance(route, Route) and route.include_in_schema
         for method in sorted(route.methods or ())
     ]
 
