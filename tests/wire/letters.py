@@ -25,11 +25,11 @@ class Letters(FakeEngine):
     ) -> None:
         super().__init__(slots=slots)
         self._answers = answers or ("ok",)
-        self._model = model
-        self._refuses = refuses
+        self._named = model
+        self._cannot = refuses
 
     def info(self) -> EngineInfo:
-        return replace(super().info(), model=self._model, fills_in=True, refuses=self._refuses)
+        return replace(super().info(), model=self._named, fills_in=True, refuses=self._cannot)
 
     async def tokenize(self, job: Job) -> list[int]:
         if job.prompt is None:

@@ -250,18 +250,10 @@ def test_models_and_engines_that_cannot() -> None:
 
 
 def test_a_prompt_that_does_not_fit_names_the_prompt() -> None:
-    with threaded(lambda: _Full(context=8)) as server:
-        answer = call(server.port, "POST", PATH, {"model": "fake", "prompt": "x"})
-        error = answer.json()["error"]
-        assert (answer.status, error["code"]) == (400, "context_length_exceeded")
-        assert error["param"] == "prompt"
-
-
-class _Full(FakeEngine):
-    """Has no room for anything."""
-
-    def _count(self, messages: object) -> int:
-        return 100
+    with threaded(lambda: FakeEngine(context=8)) as server:
+        body = {"model": "fake", "prompt": "word " * 9}
+        error = call(server.port, "POST", PATH, body).json()["error"]
+        assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
 
 
 async def test_prompts_beyond_all_room_are_the_clients_to_mend() -> None:
