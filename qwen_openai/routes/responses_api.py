@@ -1,0 +1,40 @@
+"""POST /v1/responses: wire request to Job on the left, ResponsesReply on the right."""
+
+import time
+import uuid
+
+from starlette.types import Receive, Scope, Send
+
+from qwen_openai.adapter.responses_api import responses_job
+from qwen_openai.protocol.fields import refuse_ignored
+from qwen_openai.protocol.responses_api import parse_responses
+from qwen_openai.responses.responses_api import ResponseFold, ResponsesReply
+from qwen_openai.routes.gateway import Gateway
+from qwen_openai.routes.generate import Asked, generate
+
+
+class Responses:
+    """The endpoint, as an ASGI application."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await generate(self._gateway, scope, receive, send, self._adapt)
+
+    def _adapt(self, raw: bytes, strict: bool) -> Asked:
+        gateway = self._gateway
+        request = parse_responses(raw, max_messages=gateway.limits.max_messages, strict=strict)
+        gateway.check_model(request.model)
+        job = responses_job(
+            request,
+            id=f"resp_{uuid.uuid4().hex}",
+            family=gateway.family,
+            limits=gateway.limits,
+            refuses=gateway.refuses,
+        )
+        if strict:
+            refuse_ignored(job.ignored)
+        fold = ResponseFold(job.id)
+        reply = ResponsesReply(request, job, fold, created=int(time.time()))
+        return Asked((job,), reply, fold, request.streams, "input")
