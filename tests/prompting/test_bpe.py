@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from qwen_openai.errors import StartupError
+from qwen_openai.errors import InvalidRequest, StartupError
 from qwen_openai.prompting.bpe import NFC_SHRINK, Bpe, TooLong
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<tool_call>", "</think>")
@@ -138,3 +138,28 @@ def test_pieces_are_the_bytes_of_a_text(bpe: Bpe) -> None:
     assert bpe.piece(-1) == bpe.piece(bpe.size) == b""
     assert bpe.control["<|im_end|>"] in bpe.special
     assert bpe.control["<tool_call>"] not in bpe.special
+
+
+@given(text=st.lists(st.sampled_from((*CONTROL, *LETTERS, "<|", "|>")), max_size=30).map("".join))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_control_tokens_are_recognised_where_asked(
+    bpe: Bpe, reference: Tokenizer, text: str
+) -> None:
+    ids = bpe.encode(text, control=True)
+    assert ids == reference.encode(text, add_special_tokens=False).ids
+    assert bpe.encode(text, len(ids), control=True) == ids
+    if ids:
+        with pytest.raises(TooLong) as caught:
+            bpe.encode(text, len(ids) - 1, control=True)
+        assert caught.value.at_least == len(ids)
+
+
+def test_which_ids_there_are(bpe: Bpe) -> None:
+    assert bpe.has(0)
+    assert bpe.has(bpe.size - 1)
+    for number in (-1, bpe.size, 2**32, -(2**70)):
+        assert not bpe.has(number)
+        with pytest.raises(InvalidRequest, match=str(number)) as caught:
+            bpe.bytes_of(number)
+        assert caught.value.param == "tokens"
+    assert bpe.bytes_of(bpe.control["<think>"]) == b"<think>"

@@ -70,6 +70,14 @@ def test_exchanges_only_the_ends_where_that_is_enough() -> None:
     assert Inert(QWEN, ["<|"]).cover("im_end|x") != "im_end|x"
 
 
+def test_words_stay_unless_they_go_on_a_token_that_the_template_begins() -> None:
+    inert = Inert(QWEN, ["\n<", "</", "tool"])
+    for word in ("type", "string", "end", "im_end", "a.b", "t_", "thinker", "$ref"):
+        assert inert.cover(word) == word
+    for text in ("t", "tool", "tool_call", "think", "_call", "_", "/think", "a think", "|im"):
+        assert inert.cover(text) != text
+
+
 def test_no_tokens_no_exchange() -> None:
     inert = Inert((), ["a"])
     assert list(inert.split(inert.cover("<x>"))) == [("<x>", None)]

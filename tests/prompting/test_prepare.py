@@ -2,15 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwen_openai.core import Job, Message, Sampling
+from qwen_openai.core import Grammar, Job, Message, RawPrompt, Sampling, Tool
 from qwen_openai.errors import ContextLengthExceeded, InvalidRequest
-from qwen_openai.prompting.prepare import Prompt, prepare
+from qwen_openai.grammars.build import whole
+from qwen_openai.prompting.prepare import Prompt, prepare, prompt_ids
 from qwen_openai.prompting.render import Renderer
+from qwen_openai.prompting.renderer import Around
+from tests.prompting.templates import HERMES, TAGS
 
 HELLO = (Message("user", "hello world"),)
 
@@ -195,3 +200,104 @@ def test_a_job_may_continue_its_last_message(tiny: Renderer) -> None:
 def test_what_the_template_refuses_is_refused(tiny: Renderer) -> None:
     with pytest.raises(InvalidRequest):
         run(tiny, job([Message("user", "\udfff")]), 200)
+
+
+@pytest.fixture(scope="module")
+def hermes(tiny_tokenizer: Path) -> Renderer:
+    return Renderer.load(tiny_tokenizer, HERMES)
+
+
+@pytest.fixture(scope="module")
+def opening(tiny_tokenizer: Path) -> Renderer:
+    """Its template opens a thought."""
+    return Renderer.load(tiny_tokenizer, TAGS)
+
+
+def test_tools_switches_and_options_are_in_the_prompt(hermes: Renderer) -> None:
+    asked = replace(
+        job(), tools=(Tool("f"),), enable_thinking=False, template_options=(("effort", "low"),)
+    )
+    expected = hermes.compose(HELLO, Around((Tool("f"),), False, (("effort", "low"),))).ids
+    assert run(hermes, asked, 2048).ids == expected == prompt_ids(asked, hermes)
+
+
+def test_all_ids_are_told_whatever_their_number(tiny: Renderer) -> None:
+    asked = job([Message("user", "1" * 5000)], max_total=5)
+    assert prompt_ids(asked, tiny) == tiny.render(asked.messages)
+
+
+RULES = 'answer: "yes" | "no"'
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+def test_the_grammar_begins_where_the_answer_does(
+    tiny: Renderer, opening: Renderer, thinks: bool
+) -> None:
+    asked = replace(job(), grammar=Grammar(RULES, "response_format"), thinks=thinks)
+    plain, opened = run(tiny, asked, 2048), run(opening, asked, 2048)
+    assert (plain.in_thought, opened.in_thought) == (False, True)
+    assert plain.grammar == whole(RULES, "may" if thinks else "none")
+    assert opened.grammar == whole(RULES, "open")
+    assert run(tiny, job(), 2048).grammar is None
+
+
+@pytest.mark.parametrize("number", [-1, 10**6, 2**40])
+def test_token_ids_that_are_none_are_refused(tiny: Renderer, number: int) -> None:
+    for param, sampling in (
+        ("stop_token_ids", Sampling(stop_token_ids=(1, number))),
+        ("logit_bias", Sampling(logit_bias=((1, 1.0), (number, -100.0)))),
+    ):
+        with pytest.raises(InvalidRequest, match=str(number)) as caught:
+            run(tiny, replace(job(), sampling=sampling), 2048)
+        assert caught.value.param == param
+
+
+def test_stop_ids_are_the_jobs(tiny: Renderer) -> None:
+    last = tiny.vocab_size - 1
+    sampling = Sampling(stop_token_ids=(3, last, 3), logit_bias=((last, 5.0),))
+    assert run(tiny, replace(job(), sampling=sampling), 2048).stop_ids == (3, last)
+
+
+def test_min_tokens_raises_the_default_and_nothing_else(tiny: Renderer, size: int) -> None:
+    def least(min_tokens: int, max_tokens: int | None = None) -> Job:
+        sampling = Sampling(min_tokens=min_tokens, max_tokens=max_tokens)
+        return replace(job(), sampling=sampling)
+
+    assert run(tiny, least(150), 2048, default=100).max_tokens == 150
+    assert run(tiny, least(50), 2048, default=100).max_tokens == 100
+    assert run(tiny, least(9), size + 9).max_tokens == 9
+    for asked in (least(10), least(10, 20)):
+        with pytest.raises(InvalidRequest, match="min_tokens is 10") as caught:
+            run(tiny, asked, size + 9)
+        assert caught.value.param == "min_tokens"
+
+
+def test_a_raw_prompt_stands_in_place_of_messages(tiny: Renderer) -> None:
+    asked = replace(job(()), prompt=RawPrompt("hello<|im_end|>"))
+    ids = tiny.raw(RawPrompt("hello<|im_end|>"))
+    assert run(tiny, asked, len(ids) + 5) == Prompt(ids, 5)
+    assert prompt_ids(asked, tiny) == ids
+    for window in (len(ids), 1):
+        with pytest.raises(
+            ContextLengthExceeded, match=f"your prompt resulted in {len(ids)} "
+        ) as caught:
+            run(tiny, asked, window)
+        assert caught.value.param == "prompt"
+
+
+def test_a_huge_raw_prompt_is_refused_soon(tiny: Renderer) -> None:
+    for text in ("1" * 5_000_000, "<|im_end|>" * 500_000, tuple([1] * 500_000)):
+        with pytest.raises(ContextLengthExceeded, match="at least"):
+            run(tiny, replace(job(()), prompt=RawPrompt(text)), 256)
+
+
+@pytest.mark.real
+def test_a_suffix_brings_its_stop_tokens(real: Renderer) -> None:
+    asked = replace(job(()), prompt=RawPrompt("def f(", "return x"))
+    prompt = run(real, asked, 2048)
+    assert real.decode(prompt.ids) == "<|fim_prefix|>def f(<|fim_suffix|>return x<|fim_middle|>"
+    assert prompt.stop_ids == (151659, 151661, 151660, 151662, 151663, 151664)
+    assert run(real, replace(asked, sampling=Sampling(ignore_eos=True)), 2048).stop_ids == ()
+    own = Sampling(stop_token_ids=(5, 151662))
+    assert run(real, replace(asked, sampling=own), 2048).stop_ids[:2] == (5, 151662)
+    assert run(real, replace(asked, prompt=RawPrompt("x")), 2048).stop_ids == ()

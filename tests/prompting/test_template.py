@@ -28,6 +28,7 @@ def render(source: str, turns: Sequence[Turn] = HI) -> str:
         ("{{ {'b': 2, 'a': 1} | tojson(indent=1, sort_keys=true) }}", '{\n "a": 1,\n "b": 2\n}'),
         ("{{ [1, 2] | tojson(separators=(',', ':')) }}", "[1,2]"),
         ("{{ 'é' | tojson(ensure_ascii=true) }}", '"\\u00e9"'),
+        ("{{ '<\x7f😀\\n' | tojson(ensure_ascii=true) }}", '"<\\u007f\\ud83d\\ude00\\n"'),
         ("{% generation %}{{ 'a' }}{% endgeneration %}b", "ab"),
         ("{{ 'a' ~ 1 ~ messages[0].content }}", "a1hi"),
         ("{{ 'a' + 'b' * 3 }}{{ 2 ** 5 }}{{ 7 % 4 }}{{ '%s!' % 'x' }}", "abbb323x!"),
@@ -142,3 +143,19 @@ def test_the_error_holds_the_templates_words_in_one_short_line() -> None:
     assert "Roles must alternate" in caught.value.message
     assert "\n" not in caught.value.message
     assert len(caught.value.message) < 300
+
+
+def test_stand_ins_are_never_spelled_out() -> None:
+    turns = [{"role": "user", "content": "a\udc00é"}]
+    source = "{{ messages[0].content | tojson(ensure_ascii=true) }}"
+    assert render(source, turns) == '"a\udc00\\u00e9"'
+
+
+def test_tools_and_options_are_variables() -> None:
+    template = ChatTemplate("{{ tools | tojson }}{{ x }}{{ messages | length }}")
+    assert template.variables == {"tools", "x", "messages"}
+    options = {"x": 1, "messages": "no", "tools": "no"}
+    tools = [{"type": "function"}]
+    rendered = template.render(HI, generation_prompt=True, tools=tools, options=options)
+    assert rendered == '[{"type": "function"}]11'
+    assert template.render(HI, generation_prompt=True, tools=[]) == "null1"
