@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from qwen_openai.adapter.chat import chat_job
 from qwen_openai.adapter.conversation import PART_SEPARATOR
 from qwen_openai.adapter.limits import Limits
-from qwen_openai.core import Job
+from qwen_openai.core import Job, Role
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.families import Family
 from qwen_openai.protocol.chat import ChatRequest
@@ -100,20 +100,26 @@ class _Turn:
     calls."""
 
     place: str
-    message: ChatMessage
+    role: Role
+    content: str = ""
+    reasoning: str = ""
+    tool_call_id: str | None = None
     calls: list[tuple[str, CalledTool]] = field(default_factory=list)
 
-    @property
-    def said(self) -> tuple[str, ...]:
-        """The message's text, where it is one."""
-        content = self.message.content
-        return (content,) if isinstance(content, str) else ()
+    def go_on(self, content: str, reasoning: str) -> None:
+        """Add to what is said and thought in it."""
+        self.content = PART_SEPARATOR.join(filter(None, (self.content, content)))
+        self.reasoning = PART_SEPARATOR.join(filter(None, (self.reasoning, reasoning)))
 
     def made(self) -> ChatMessage:
-        """The message with its calls."""
-        if not self.calls:
-            return self.message
-        return self.message.model_copy(update={"tool_calls": [call for _, call in self.calls]})
+        """The message."""
+        return ChatMessage(
+            role=self.role,
+            content=self.content,
+            tool_calls=[call for _, call in self.calls] or None,
+            tool_call_id=self.tool_call_id,
+            reasoning_content=self.reasoning or None,
+        )
 
 
 class _Turns:
@@ -140,48 +146,49 @@ class _Turns:
         elif isinstance(item, CallItem):
             self._add_call(place, item)
         else:
-            content = _text(item.output)
-            result = ChatMessage(role="tool", content=content, tool_call_id=item.call_id)
-            self.turns.append(_Turn(place, result))
+            result = _Turn(place, "tool", _text(item.output), tool_call_id=item.call_id)
+            self.turns.append(result)
 
     def end(self) -> None:
         """Thoughts that nothing of the assistant's follows are a turn that was cut."""
         if self._thoughts:
-            place = self._thinker
-            message = ChatMessage(role="assistant", content="", reasoning_content=self._taken())
-            self.turns.append(_Turn(place, message))
+            self.turns.append(_Turn(self._thinker, "assistant", "", self._taken()))
 
     def _add_message(self, place: str, item: MessageItem) -> None:
         text = _text(item.content)
-        last = self.turns[-1] if self.turns else None
-        if item.role == "assistant" and last is not None and last.calls:
-            # Said behind the calls of a turn whose results have not come: a message of its own
-            # would leave them without.
-            said = PART_SEPARATOR.join(part for part in (*last.said, text) if part)
-            last.message = last.message.model_copy(update={"content": said})
+        turn = self._unfinished()
+        if item.role == "assistant" and turn is not None and turn.calls:
+            # Said behind calls whose results have not come: a message of its own would leave them
+            # without.
+            turn.go_on(text, self._taken())
             return
-        reasoning = self._taken() if item.role == "assistant" else None
-        message = ChatMessage(role=item.role, content=text, reasoning_content=reasoning)
-        self.turns.append(_Turn(place, message))
+        reasoning = self._taken() if item.role == "assistant" else ""
+        role = "system" if item.role == "developer" else item.role
+        self.turns.append(_Turn(place, role, text, reasoning))
 
     def _add_call(self, place: str, item: CallItem) -> None:
         function = CalledFunction(name=item.name, arguments=item.arguments)
         call = CalledTool(id=item.call_id, type="function", function=function)
-        last = self.turns[-1] if self.turns else None
-        if last is None or last.message.role != "assistant" or self._thoughts:
-            message = ChatMessage(role="assistant", content="", reasoning_content=self._taken())
-            last = _Turn(place, message)
-            self.turns.append(last)
-        if len(last.calls) == MAX_CALLS:
+        turn = self._unfinished()
+        if turn is None:
+            turn = _Turn(place, "assistant")
+            self.turns.append(turn)
+        turn.go_on("", self._taken())
+        if len(turn.calls) == MAX_CALLS:
             raise InvalidRequest(
                 f"{place}: more than {MAX_CALLS} calls come one after another.", param=place
             )
-        last.calls.append((place, call))
+        turn.calls.append((place, call))
 
-    def _taken(self) -> str | None:
+    def _unfinished(self) -> _Turn | None:
+        """The assistant's turn, where it is the last one."""
+        last = self.turns[-1] if self.turns else None
+        return last if last is not None and last.role == "assistant" else None
+
+    def _taken(self) -> str:
         thoughts = PART_SEPARATOR.join(self._thoughts)
         self._thoughts.clear()
-        return thoughts or None
+        return thoughts
 
     def name(self, name: str) -> str:
         """Return what a place of the chat request is called here."""
@@ -222,10 +229,9 @@ class _Turns:
 def _turns(request: ResponsesRequest) -> _Turns:
     turns = _Turns()
     if request.instructions is not None:
-        system = ChatMessage(role="system", content=request.instructions)
-        turns.turns.append(_Turn("instructions", system))
+        turns.turns.append(_Turn("instructions", "system", request.instructions))
     if isinstance(request.input, str):
-        turns.turns.append(_Turn("input", ChatMessage(role="user", content=request.input)))
+        turns.turns.append(_Turn("input", "user", request.input))
         return turns
     for index, item in enumerate(request.input):
         turns.add(f"input[{index}]", item)
