@@ -84,7 +84,12 @@ def bodies() -> Iterator[Case]:
     deep: object = {}
     for _ in range(900):
         deep = {"a": deep}
-    yield Case(6, "deep tool schema", chat(tools=[{"parameters": deep}]), param="tools")
+    tool = {"type": "function", "function": {"name": "f", "parameters": deep}}
+    place = "tools[0].function.parameters"
+    yield Case(6, "deep tool schema", chat(tools=[tool]), param=place)
+    answer = {"type": "json_schema", "json_schema": {"name": "n", "schema": deep}}
+    place = "response_format.json_schema.schema"
+    yield Case(6, "deep answer schema", chat(response_format=answer), param=place)
     yield Case(7, "5,000 digits", _raw('"seed":' + "9" * 5000))
     for seed in (2**70, 2**63, 1.5, True, "7"):
         yield Case(7, f"seed {seed!r}", chat(seed=seed), param="seed")
@@ -119,8 +124,9 @@ def conversations() -> Iterator[Case]:
         yield Case(14, f"messages {name}", chat(messages=value), param="messages")
     many = [{"role": "user", "content": "a"}] * 100_000
     yield Case(14, "100,000 messages", chat(messages=many), param="messages")
-    for role in ("root", None, 7, "function", "tool"):
+    for role in ("root", None, 7, "tool"):
         yield Case(15, f"role {role!r}", message("x", role), param="messages[0].role")
+    yield Case(15, "a function of no name", message("x", "function"), param="messages[0].name")
     yield Case(
         15,
         "developer is system",
@@ -165,7 +171,7 @@ def conversations() -> Iterator[Case]:
             23,
             f"template keyword {keyword}",
             chat(chat_template_kwargs={keyword: True}),
-            param="chat_template_kwargs",
+            param=f"chat_template_kwargs.{keyword}",
         )
     long = "context_length_exceeded"
     yield Case(24, "far too long", message("word " * 400_000), code=long)
@@ -210,8 +216,10 @@ def parameters() -> Iterator[Case]:
     yield Case(28, "a newline stops", chat(stop="\n"), (200,))
     for value in ([-1], [10**12], ["abc"]):
         yield Case(
-            29, f"stop_token_ids {value!r}", chat(stop_token_ids=value), param="stop_token_ids"
+            29, f"stop_token_ids {value!r}", chat(stop_token_ids=value), param="stop_token_ids[0]"
         )
+    many = dict.fromkeys(map(str, range(90_000)), 1)
+    yield Case(29, "90,000 biases", chat(logit_bias=many), param="logit_bias")
     for bias in ({"-1": 1}, {"abc": 1}, {"5": 101}, {"5": -101}):
         yield Case(29, f"logit_bias {bias!r}", chat(logit_bias=bias), param="logit_bias")
     yield Case(30, "logprobs yes", chat(logprobs="yes"), param="logprobs")
@@ -232,11 +240,39 @@ def parameters() -> Iterator[Case]:
     yield Case(37, "store and service_tier", chat(store=True, service_tier="auto"), (200,))
     yield Case(37, "unknown service_tier", chat(service_tier="gold"), param="service_tier")
     yield Case(37, "metadata of 1 MB", chat(metadata={"k": "x" * 2**20}), param="metadata")
-    for name in ("tools", "functions"):
-        tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
-        yield Case(32, name, chat(**{name: [tool]}), param=name)
-    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
-    yield Case(33, "response_format", chat(response_format=schema), param="response_format")
+
+
+def tools_and_formats() -> Iterator[Case]:
+    """What is wrong whatever the model can do."""
+    f = {"type": "function", "function": {"name": "f"}}
+    path = {"type": "function", "function": {"name": "../../x"}}
+    long = {"type": "function", "function": {"name": "f", "description": "x" * 2**20}}
+    other = {"type": "function", "function": {"name": "g"}}
+    for name, param, body in (
+        ("no tools", "tools", chat(tools=[])),
+        ("10,000 tools", "tools", chat(tools=[f] * 10_000)),
+        ("a name twice", "tools[1].function.name", chat(tools=[f, f])),
+        ("a path as name", "tools[0].function.name", chat(tools=[path])),
+        ("1 MB description", "tools", chat(tools=[long])),
+        ("unknown choice", "tool_choice", chat(tools=[f], tool_choice=other)),
+        ("required without tools", "tool_choice", chat(tool_choice="required")),
+        ("both forms", "functions", chat(tools=[f], functions=[{"name": "g"}])),
+        ("a tool as function", "functions[0].name", chat(functions=[f])),
+    ):
+        yield Case(32, name, body, param=param)
+    named = {"type": "json_schema", "json_schema": {"name": "x"}}
+    place = "response_format.json_schema.schema"
+    yield Case(33, "no schema", chat(response_format=named), param=place)
+    enum = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {"enum": ["x" * 300_000]}},
+    }
+    yield Case(33, "a large schema", chat(response_format=enum), param=place)
+    twice = chat(response_format={"type": "json_object"}, structured_outputs={"regex": "a"})
+    yield Case(33, "two formats", twice, param="structured_outputs")
+    for kind in ("json", "regex", "choice", "grammar"):
+        name = f"guided_{kind}"
+        yield Case(35, name, chat(**{name: "x"}), param=name, code="unsupported_parameter")
 
 
 def legacy() -> Iterator[Case]:
@@ -299,4 +335,11 @@ def places() -> Iterator[Case]:
     )
 
 
-ALL: tuple[Case, ...] = (*bodies(), *conversations(), *parameters(), *legacy(), *places())
+ALL: tuple[Case, ...] = (
+    *bodies(),
+    *conversations(),
+    *parameters(),
+    *tools_and_formats(),
+    *legacy(),
+    *places(),
+)
