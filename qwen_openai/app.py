@@ -21,6 +21,7 @@ from qwen_openai.engines.base import Engine
 from qwen_openai.protocol.chat import ChatRequest
 from qwen_openai.protocol.completions import CompletionRequest
 from qwen_openai.protocol.legacy import LegacyRequest
+from qwen_openai.protocol.responses_api import ResponsesRequest
 from qwen_openai.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from qwen_openai.routes.chat import ChatCompletions
 from qwen_openai.routes.completions import Completions
@@ -28,12 +29,14 @@ from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.info import Capabilities, ListModels, Live, Ready, RetrieveModel
 from qwen_openai.routes.legacy import LegacyChat
 from qwen_openai.routes.middleware import ConnectionLimit, Envelope, HostCheck, KeyCheck
+from qwen_openai.routes.responses_api import Responses
 from qwen_openai.routes.tokens import ChatInputTokens, Detokenize, Tokenize
 from qwen_openai.settings import Settings
 
 _SUMMARIES = {
     "/v1/chat/completions": "Answer a conversation, whole or as a stream",
     "/v1/chat/completions/input_tokens": "Count the tokens of a conversation",
+    "/v1/responses": "Answer a conversation, as items",
     "/v1/completions": "Go on with a text, or fill in its middle",
     "/tokenize": "The tokens of a text or of a conversation",
     "/detokenize": "The text of tokens",
@@ -47,6 +50,7 @@ _SUMMARIES = {
 _BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/chat/completions/input_tokens": ChatRequest,
+    "/v1/responses": ResponsesRequest,
     "/v1/completions": CompletionRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
@@ -77,6 +81,7 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
         [
             _route("/v1/chat/completions", "POST", ChatCompletions(gateway)),
             _route("/v1/chat/completions/input_tokens", "POST", ChatInputTokens(gateway)),
+            _route("/v1/responses", "POST", Responses(gateway)),
             _route("/v1/completions", "POST", Completions(gateway)),
             _route("/tokenize", "POST", Tokenize(gateway)),
             _route("/detokenize", "POST", Detokenize(gateway)),

@@ -106,16 +106,20 @@ class ChatService:
                 param="prompt" if several else "n",
             )
         tickets = self.admission.enter(len(jobs))
-        streams = [self._choice(*pair) for pair in zip(jobs, tickets, strict=True)]
+        grammar = jobs[0].grammar
+        guards = _Guards(grammar.rules) if grammar is not None else None
+        streams = [self._choice(*pair, guards) for pair in zip(jobs, tickets, strict=True)]
         return streams[0] if len(streams) == 1 else _merge(streams, tickets)
 
-    async def _choice(self, job: Job, ticket: Ticket) -> AsyncGenerator[Event, None]:
+    async def _choice(
+        self, job: Job, ticket: Ticket, guards: "_Guards | None"
+    ) -> AsyncGenerator[Event, None]:
         begun = 0.0
         finish: Finish | None = None
         try:
             await ticket.granted()
             begun = time.monotonic()
-            chain = await _chain(job)
+            chain = Chain(job, None if guards is None else await guards.make())
             async with aclosing(self.engine.generate(job)) as events:
                 async for event in events:
                     for refined in chain.feed(event):
@@ -134,12 +138,23 @@ class ChatService:
             yield finish
 
 
-async def _chain(job: Job) -> Chain:
-    """Return the parser chain of a job. A guard is compiled, which is work for a thread; within the
-    slot, so that there are never more of them than slots."""
-    if job.grammar is None:
-        return Chain(job)
-    return Chain(job, await asyncio.to_thread(Guard, job.grammar.rules))
+class _Guards:
+    """The guards of one request, whose jobs all have the same grammar: compiled once, in a thread,
+    when the first of them has its slot."""
+
+    __slots__ = ("_first", "_making", "_rules")
+
+    def __init__(self, rules: str) -> None:
+        self._rules = rules
+        self._making = asyncio.Lock()
+        self._first: Guard | None = None
+
+    async def make(self) -> Guard:
+        """Return a guard before any text. Raises EngineFailed."""
+        async with self._making:
+            if self._first is None:
+                self._first = await asyncio.to_thread(Guard, self._rules)
+        return self._first.fresh()
 
 
 async def _merge(

@@ -28,6 +28,7 @@ def test_docs_and_schema(server: Live) -> None:
         "/v1/chat/completions",
         "/v1/chat/completions/input_tokens",
         "/v1/completions",
+        "/v1/responses",
         "/tokenize",
         "/detokenize",
         "/v1/models",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qwen_openai.chat import ChatService
 from qwen_openai.core import Event, Finish, Grammar, Job, Message, Sampling, Started, Text
-from qwen_openai.engines.fake import FakeEngine, Step
+from qwen_openai.engines.fake import FakeEngine, Step, reply
 from qwen_openai.errors import EngineFailed, InvalidRequest, Overloaded
 from qwen_openai.grammars import build
 
@@ -145,8 +145,8 @@ async def test_an_answer_is_held_to_its_grammar(n: int) -> None:
     chat = await service(FakeEngine(lambda _: ["ye", "s"]))
     events = await collect(chat.stream(held))
     assert [e for e in events if isinstance(e, Finish)] == [Finish(i, "stop", 2) for i in range(n)]
-    for steps in (["ye", "t"], ["ye"]):
-        wrong = await service(FakeEngine(lambda _, steps=steps: steps))
+    for text in ("yet", "ye"):
+        wrong = await service(FakeEngine(reply(text)))
         with pytest.raises(EngineFailed, match="format"):
             await collect(wrong.stream(held))
         assert wrong.admission.running == 0

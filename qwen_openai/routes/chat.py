@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 from qwen_openai.adapter.chat import chat_job
 from qwen_openai.core import Job
 from qwen_openai.protocol.chat import ChatRequest, parse_chat
+from qwen_openai.protocol.fields import refuse_ignored
 from qwen_openai.responses.chat import ChatReply
 from qwen_openai.responses.fold import Fold
 from qwen_openai.routes.gateway import Gateway
@@ -49,15 +50,19 @@ def adapt_chat(gateway: Gateway, raw: bytes, *, strict: bool) -> tuple[ChatReque
     and ModelNotFound."""
     request = parse_chat(raw, max_messages=gateway.limits.max_messages, strict=strict)
     gateway.check_model(request.model)
-    return request, chat_job_of(gateway, request)
+    return request, chat_job_of(gateway, request, strict=strict)
 
 
-def chat_job_of(gateway: Gateway, request: ChatRequest) -> Job:
-    """Return the job of a request. Raises what `chat_job` raises."""
-    return chat_job(
+def chat_job_of(gateway: Gateway, request: ChatRequest, *, strict: bool) -> Job:
+    """Return the job of a request. Raises what `chat_job` raises; with `strict` also
+    UnsupportedParameter for what has no effect on this model."""
+    job = chat_job(
         request,
         id=f"chatcmpl-{uuid.uuid4().hex}",
         family=gateway.family,
         limits=gateway.limits,
         refuses=gateway.refuses,
     )
+    if strict:
+        refuse_ignored(job.ignored)
+    return job

@@ -40,11 +40,11 @@ class Tokenize:
         most = gateway.limits.max_messages
         request, with_texts = parse_tokenize(raw, max_messages=most, strict=strict)
         gateway.check_known(request.model)
-        return self._job(request), with_texts
+        return self._job(request, strict=strict), with_texts
 
-    def _job(self, request: TokenizeRequest | ChatRequest) -> Job:
+    def _job(self, request: TokenizeRequest | ChatRequest, *, strict: bool) -> Job:
         if isinstance(request, ChatRequest):
-            return chat_job_of(self._gateway, request)
+            return chat_job_of(self._gateway, request, strict=strict)
         return Job(
             id=f"tokenize-{uuid.uuid4().hex}",
             model=request.model,

@@ -226,7 +226,7 @@ HALF_WIRE = {
 def test_logprobs_are_those_of_all_tokens_whatever_became_of_them() -> None:
     other = TokenLogprob("b", b"b", float("nan"))
     other_wire = {"token": "b", "logprob": -9999.0, "bytes": [98], "top_logprobs": []}
-    wire = {"content": [HALF_WIRE], "refusal": None}
+    wire: dict[str, object] = {"content": [HALF_WIRE], "refusal": None}
     asked = reply(logprobs=True)
     assert asked.chunks(Text(0, "", 1, (HALF,))) == [chunk({}, None, logprobs=wire)]
     assert asked.chunks(Text(0, "x", 0)) == [chunk({"content": "x"}, None)]

@@ -70,7 +70,12 @@ def collected(chunks: list[dict[str, Any]], *, logprobs: bool) -> dict[str, Any]
     for chunk in chunks:
         assert chunk["usage"] is None
         (piece,) = chunk["choices"]
-        empty = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        empty: dict[str, list[object]] = {
+            "tokens": [],
+            "token_logprobs": [],
+            "top_logprobs": [],
+            "text_offset": [],
+        }
         new = {**piece, "text": "", "logprobs": empty if logprobs else None}
         own = choices.setdefault(piece["index"], new)
         own["text"] += piece["text"]
@@ -169,7 +174,7 @@ async def test_what_comes_out_of_the_body_is_what_the_engine_gets() -> None:
     async with live(engine, served_model_name=("m",)) as server:
         body = {
             "model": "m",
-            "prompt": ["def f(", [1, 2]][0],
+            "prompt": "def f(",
             "suffix": "return x",
             "temperature": 0,
             "logit_bias": {"5": -100},
