@@ -23,13 +23,12 @@ from tests.prompting.requests import Maker, Request
 
 pytestmark = pytest.mark.real
 
-_SWITCH = {"enable_thinking": (True, False)}
-_EFFORT: dict[str, tuple[TemplateValue, ...]] = {"reasoning_effort": ("low", "medium", "xhigh")}
-_KEEP = {"preserve_thinking": (True, False)}
-OPTIONS: dict[str, dict[str, tuple[TemplateValue, ...]]] = {
-    "qwen3_6": _SWITCH | _KEEP,
-    "qwen3_8": {**_SWITCH, **_KEEP, **_EFFORT},
-}
+Choices = dict[str, tuple[TemplateValue, ...]]
+
+_SWITCH: Choices = {"enable_thinking": (True, False)}
+_KEEP: Choices = {"preserve_thinking": (True, False)}
+_EFFORT: Choices = {"reasoning_effort": ("low", "medium", "xhigh")}
+OPTIONS = {"qwen3_6": _SWITCH | _KEEP, "qwen3_8": _SWITCH | _KEEP | _EFFORT}
 # These take thoughts out of a content by their tags, or have no such tags.
 SPLIT_TAGS = {"qwen2_5", "qwen3", "qwen3_5_think", "qwen3_5_nothink", "qwen3_6"}
 # A thousand for the two that are most in use.
@@ -61,7 +60,10 @@ class Pair:
 
     def __init__(self, tokenizer: Path) -> None:
         self.bpe = Bpe(tokenizer)
-        self.reference = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer))
+        reference = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call] # theirs is untyped
+            tokenizer_file=str(tokenizer)
+        )
+        self.apply: Callable[..., object] = reference.apply_chat_template
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +73,7 @@ def pair_of(real_tokenizer: Path, qwen3_tokenizer: Path) -> Callable[[str], Pair
 
 
 def expected(pair: Pair, template: str, request: Request) -> list[int]:
-    ids: object = pair.reference.apply_chat_template(
+    ids = pair.apply(
         request.turns,
         tools=request.tools or None,
         chat_template=template,
@@ -90,7 +92,7 @@ def test_random_requests_have_hugging_faces_ids(
 ) -> None:
     pair = pair_of(name)
     renderer = Renderer(pair.bpe, ChatTemplate(templates[name]))
-    maker = Maker(7, tags=name in SPLIT_TAGS, options=OPTIONS.get(name, dict(_SWITCH)))
+    maker = Maker(7, tags=name in SPLIT_TAGS, options=OPTIONS.get(name, _SWITCH))
     for number in range(COUNTS.get(name, 300)):
         request = maker.request()
         ours = renderer.compose(
