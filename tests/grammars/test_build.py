@@ -31,7 +31,7 @@ HOSTILE = (
 
 def test_any_object_is_one_in_the_fixed_layout() -> None:
     rules = build.json_object()
-    assert matches(rules, '{"a": [1, {"b": null}], "c": "\\u00e9"}')
+    assert matches(rules, '{"a": [1, {"b": null}], "c": "\\u0007é\\n"}')
     for text in ('{"a":1}', '{ "a": 1}', '{"a": 1} ', "[1]", "1", "", '{"a": 1', '{"a": 1}{'):
         assert not matches(rules, text)
 
@@ -91,8 +91,8 @@ class TestCustom:
         assert not matches(rules, "ab}")
 
     def test_lark_may_have_schemas_and_blanks_of_its_own(self) -> None:
-        rules = build.custom('%ignore /[ ]+/\nstart: "set" %json {"type": "integer"}')
-        assert matches(rules, "set 12")
+        rules = build.custom('%ignore /[ ]+/\nstart: "set" x\nx: "a" %json {"type": "integer"}')
+        assert matches(rules, "set  a12")
         assert not matches(rules, "set x")
 
     def test_gbnf_is_understood(self) -> None:
