@@ -33,10 +33,15 @@ def _nested(depth: int) -> dict[str, object]:
 
 
 def conversations() -> Iterator[Case]:
-    yield Case(15, "role function", _talk({"role": "function", "name": "f", "content": "x"}),
-               param="messages[1].role")  # fmt: skip
+    result = {"role": "function", "name": "f", "content": "x"}
+    yield Case(15, "function without a call", _talk(result), param="messages[1].name")
     older = {"role": "assistant", "content": "", "function_call": {}}
-    yield Case(15, "function_call", _talk(older), param="messages[1].function_call")
+    yield Case(15, "empty function_call", _talk(older), param="messages[1].function_call.name")
+    older = {**older, "function_call": {"name": "f", "arguments": "{}"}}
+    yield Case(15, "function_call", _talk(older, result), (200,))
+    yield Case(17, "function_call alone", _talk(older), param="messages[1].function_call")
+    other = {**result, "name": "g"}
+    yield Case(17, "function of another call", _talk(older, other), param="messages[2].name")
     yield Case(16, "null content beside a call", _talk(_asks(call()), _result()), (200,))
     yield Case(16, "empty result", _talk(_asks(call()), _result(content="")), (200,))
     contents: dict[str, object] = {"null": None, "no parts": [], "number": 5}
@@ -112,19 +117,41 @@ def tools() -> Iterator[Case]:
     for parameters in wrong:
         yield Case(32, f"parameters {parameters!r}", chat(tools=[tool(parameters=parameters)]),
                    param="tools[0].function.parameters")  # fmt: skip
-    yield Case(32, "strict", chat(tools=[tool(strict=True)]), param="tools[0].function.strict")
-    named = {"type": "function", "function": {"name": "unknown"}}
-    refused: tuple[object, ...] = ("required", named, {"type": "allowed_tools"}, "maybe", 5, {})
-    for choice in refused:
-        yield Case(32, f"choice {str(choice)[:12]}", chat(tools=[tool()], tool_choice=choice),
-                   param="tool_choice")  # fmt: skip
-        yield Case(32, f"choice {str(choice)[:12]} without tools", chat(tool_choice=choice),
-                   param="tool_choice")  # fmt: skip
+    yield Case(32, "strict 1", chat(tools=[tool(strict=1)]), param="tools[0].function.strict")
+    for what in ("ignore_eos", "continue_final_message"):
+        ending = [*HELLO, {"role": "assistant", "content": "I"}]
+        body = chat(messages=ending, tools=[tool(strict=True)], **{what: True})
+        yield Case(32, f"strict and {what}", body, param=what)
+    yield from choices()
     for taken in ("none", "auto", None):
         yield Case(32, f"choice {taken}", chat(tools=[tool()], tool_choice=taken), (200,))
-    yield Case(32, "functions", chat(functions=[{"name": "f"}]), param="functions")
+    yield Case(32, "functions", chat(functions=[{"name": "f"}]), (200,))
+    yield Case(32, "functions of one name", chat(functions=[{"name": "f"}] * 2),
+               param="functions[1].name")  # fmt: skip
+    yield Case(32, "unknown function", chat(functions=[{"name": "f"}], function_call={"name": "g"}),
+               param="function_call")  # fmt: skip
     yield Case(32, "parallel yes", chat(tools=[tool()], parallel_tool_calls="yes"),
                param="parallel_tool_calls")  # fmt: skip
+
+
+def choices() -> Iterator[Case]:
+    known = {"type": "function", "function": {"name": "f"}}
+    unknown = {"type": "function", "function": {"name": "unknown"}}
+    some = {"mode": "auto", "tools": [known, unknown]}
+    refused: dict[str, tuple[object, str]] = {
+        "of an unknown function": (unknown, ""),
+        "of some unknown functions": ({"type": "allowed_tools", "allowed_tools": some}, ""),
+        "of no functions": ({"type": "allowed_tools"}, ".allowed_tools"),
+        "maybe": ("maybe", ""),
+        "5": (5, ""),
+        "empty": ({}, ".type"),
+    }
+    for name, (choice, place) in refused.items():
+        yield Case(32, f"choice {name}", chat(tools=[tool()], tool_choice=choice),
+                   param=f"tool_choice{place}")  # fmt: skip
+    for choice in ("auto", "required", known):
+        yield Case(32, f"choice {str(choice)[:9]} without tools", chat(tool_choice=choice),
+                   param="tool_choice")  # fmt: skip
 
 
 ALL: tuple[Case, ...] = (*conversations(), *tools())
