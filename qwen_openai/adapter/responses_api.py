@@ -53,6 +53,7 @@ _NAMES = (
     ("max_completion_tokens", "max_output_tokens"),
     ("tool_choice.allowed_tools", "tool_choice"),
     ("tool_choice.function", "tool_choice"),
+    ("logprobs", "top_logprobs"),
     ("messages", "input"),
 )
 _WORDS = (
