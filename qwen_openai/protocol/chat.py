@@ -181,9 +181,10 @@ def _check_continuation(request: ChatRequest) -> None:
                 f"got {last.role}.",
                 param="continue_final_message",
             )
-        if last.tool_calls or last.function_call is not None:
+        if last.tool_calls or last.function_call is not None or last.content is None:
             raise InvalidRequest(
-                "continue_final_message needs a last message without calls: a call is complete.",
+                "continue_final_message needs a last message with content, and without calls, "
+                "which are complete.",
                 param="continue_final_message",
             )
     elif request.add_generation_prompt is False:

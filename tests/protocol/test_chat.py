@@ -145,6 +145,13 @@ def test_parts_other_than_text(kind: str) -> None:
             },
             "continue_final_message",
         ),
+        (
+            {
+                "continue_final_message": True,
+                "messages": [{"role": "assistant", "content": None, "reasoning": "cut"}],
+            },
+            "continue_final_message",
+        ),
         ({"top_logprobs": 0}, "top_logprobs"),
         ({"top_logprobs": 5, "logprobs": False}, "top_logprobs"),
         ({"min_tokens": 6, "max_tokens": 5}, "min_tokens"),
