@@ -13,7 +13,9 @@ from qwen_openai.errors import StartupError
 from qwen_openai.families import family_of
 from qwen_openai.models.checkpoint import Checkpoint, asks_for_code
 from qwen_openai.models.store import ModelFiles
+from qwen_openai.prompting.bpe import Bpe
 from qwen_openai.prompting.render import Renderer
+from qwen_openai.prompting.template import ChatTemplate
 from qwen_openai.settings import Settings
 
 if TYPE_CHECKING:
@@ -125,9 +127,11 @@ def _llamacpp(settings: Settings, files: ModelFiles) -> Engine:
     )
 
     def load_vocabulary() -> Vocabulary:
-        renderer = Renderer.load(files.tokenizer, files.description.template)
+        bpe = Bpe(files.tokenizer)
+        renderer = Renderer(bpe, ChatTemplate(files.description.template))
         stops = (renderer.token_id(token) for token in family_of(files.name).stop_tokens)
-        return Vocabulary(renderer, frozenset(stop for stop in stops if stop is not None))
+        stop_ids = frozenset(stop for stop in stops if stop is not None)
+        return Vocabulary(renderer, stop_ids, bpe.special)
 
     return LlamaCppEngine(options, load_vocabulary)
 

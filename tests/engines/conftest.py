@@ -9,7 +9,9 @@ import pytest
 from qwen_openai.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, Timings, Vocabulary
 from qwen_openai.families import family_of
 from qwen_openai.models.store import ModelFiles
+from qwen_openai.prompting.bpe import Bpe
 from qwen_openai.prompting.render import Renderer
+from qwen_openai.prompting.template import ChatTemplate
 from tests.real import real_files
 
 MakeEngine = Callable[..., LlamaCppEngine]
@@ -23,8 +25,13 @@ def model() -> ModelFiles:
 
 
 @pytest.fixture(scope="session")
-def renderer(model: ModelFiles) -> Renderer:
-    return Renderer.load(model.tokenizer, model.description.template)
+def bpe(model: ModelFiles) -> Bpe:
+    return Bpe(model.tokenizer)
+
+
+@pytest.fixture(scope="session")
+def renderer(model: ModelFiles, bpe: Bpe) -> Renderer:
+    return Renderer(bpe, ChatTemplate(model.description.template))
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +56,7 @@ def options(model: ModelFiles) -> LlamaCppOptions:
 
 @pytest.fixture(scope="session")
 def make_engine(
-    options: LlamaCppOptions, renderer: Renderer, stop_ids: tuple[int, ...]
+    options: LlamaCppOptions, bpe: Bpe, renderer: Renderer, stop_ids: tuple[int, ...]
 ) -> MakeEngine:
     """Make an unstarted engine; options by name, ``timings`` and ``stops`` besides."""
 
@@ -58,7 +65,9 @@ def make_engine(
     ) -> LlamaCppEngine:
         return LlamaCppEngine(
             replace(options, **changed),  # type: ignore[arg-type]  # named by the tests
-            lambda: Vocabulary(renderer, frozenset(stop_ids if stops is None else stops)),
+            lambda: Vocabulary(
+                renderer, frozenset(stop_ids if stops is None else stops), bpe.special
+            ),
             timings=timings,
         )
 

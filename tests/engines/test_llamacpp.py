@@ -12,8 +12,11 @@ import pytest_asyncio
 from qwen_openai.core import Event, Message, Sampling, Started, Text
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, Vocabulary
+from qwen_openai.models.store import ModelFiles
+from qwen_openai.prompting.bpe import Bpe
 from qwen_openai.prompting.render import Renderer
-from qwen_openai.prompting.renderer import Tokenised
+from qwen_openai.prompting.renderer import PLAIN, Around, Rendered, Tokenised
+from qwen_openai.prompting.template import ChatTemplate
 from tests.engines.conftest import MakeEngine, Running
 from tests.engines.contract import (
     EngineContract,
@@ -199,29 +202,32 @@ async def test_a_prefill_left_ends_within_about_a_batch(single: LlamaCppEngine) 
 class Gated(Renderer):
     """Renders when it is let."""
 
-    def __init__(self, inner: Renderer) -> None:
-        self.inner = inner
+    def __init__(self, bpe: Bpe, template: ChatTemplate) -> None:
+        super().__init__(bpe, template)
         self.begun = threading.Event()
         self.gate = threading.Event()
 
-    def render_within(
+    def compose(
         self,
         messages: Sequence[Message],
-        limit: int,
+        around: Around = PLAIN,
         *,
         continue_final: bool = False,
+        limit: int | None = None,
         known: Tokenised | None = None,
-    ) -> list[int]:
+    ) -> Rendered:
         self.begun.set()
         assert self.gate.wait(60)
-        return self.inner.render_within(messages, limit, continue_final=continue_final, known=known)
+        return super().compose(
+            messages, around, continue_final=continue_final, limit=limit, known=known
+        )
 
 
 async def test_a_job_left_while_its_prompt_is_rendered_holds_on_to_its_thread(
-    options: LlamaCppOptions, renderer: Renderer
+    options: LlamaCppOptions, model: ModelFiles, bpe: Bpe
 ) -> None:
-    gated = Gated(renderer)
-    engine = LlamaCppEngine(options, lambda: Vocabulary(gated, frozenset()))
+    gated = Gated(bpe, ChatTemplate(model.description.template))
+    engine = LlamaCppEngine(options, lambda: Vocabulary(gated, frozenset(), frozenset()))
     await engine.start()
     try:
         left = asyncio.create_task(collect(engine, job()))

@@ -16,9 +16,10 @@ from qwen_openai.core import Sampling
 from qwen_openai.engines.llamacpp.child import Config, lacks_avx2
 from qwen_openai.engines.llamacpp.frames import Decoder, Frame, Kind, encode
 from qwen_openai.engines.llamacpp.process import Process, child_environment
-from qwen_openai.engines.llamacpp.requests import request_body
+from qwen_openai.engines.llamacpp.requests import Tokens, request_body
 from qwen_openai.engines.llamacpp.supervisor import explain_failure
 from qwen_openai.models.store import ModelFiles
+from qwen_openai.prompting.prepare import Prompt
 from tests.engines.contract import job, until
 
 
@@ -54,7 +55,9 @@ async def child(settings: Config) -> AsyncIterator[tuple[Process, "asyncio.Queue
 
 def body(limit: int) -> bytes:
     wanted = job(sampling=Sampling(temperature=0.0))
-    return request_body(wanted, list(range(1000, 1040)), limit, context=512, prompt_cache=False)
+    tokens = Tokens(frozenset(), frozenset(), 1040, lambda number: b"")
+    prompt = Prompt(list(range(1000, 1040)), limit)
+    return request_body(wanted, prompt, tokens, context=512, prompt_cache=False)
 
 
 async def until_end(frames: "asyncio.Queue[Frame]", request: int) -> list[Frame]:

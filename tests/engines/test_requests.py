@@ -1,21 +1,22 @@
-"""Request bodies and the translation of llama.cpp's chunks, on recorded shapes."""
+"""The bodies of requests to llama.cpp."""
 
 import json
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_openai.core import Event, Finish, Sampling, Started, Text
+from qwen_openai.core import Sampling
 from qwen_openai.engines.llamacpp.requests import (
-    Translator,
+    Tokens,
     penalty_changes,
     request_body,
+    stop_ids,
     to_uint32,
 )
-from qwen_openai.errors import ContextLengthExceeded, EngineFailed
+from qwen_openai.errors import UnsupportedParameter
+from qwen_openai.prompting.prepare import Prompt
 from tests.engines.contract import job
 
 int64 = st.integers(-(2**63), 2**63 - 1)
@@ -42,9 +43,20 @@ def test_no_seed_draws_a_fresh_one() -> None:
     assert len({to_uint32(None, 0) for _ in range(8)}) > 1
 
 
-def body(sampling: Sampling) -> dict[str, Any]:
+# Three bytes of a bird, an end of the model's own, and control tokens from 96 on.
+PIECES = {7: " 🦜".encode()[:3], 8: b"a", 98: b"<|im_end|>"}
+TOKENS = Tokens(
+    stop_ids=frozenset({50, 98}),
+    special=frozenset({96, 97, 98}),
+    size=100,
+    piece=lambda number: PIECES.get(number, b"x"),
+)
+
+
+def body(sampling: Sampling, grammar: str | None = None) -> dict[str, Any]:
     """The body of a job with this sampling."""
-    raw = request_body(job(sampling=sampling), [1, 2], 9, context=1024, prompt_cache=False)
+    prompt = Prompt([1, 2], 9, grammar=grammar, stop_ids=sampling.stop_token_ids)
+    raw = request_body(job(sampling=sampling), prompt, TOKENS, context=1024, prompt_cache=False)
     return dict(json.loads(raw))
 
 
@@ -108,77 +120,6 @@ def test_penalties_that_differ_from_openai_are_said(
     assert changes == tuple(f"{name} counts the prompt's tokens too" for name in names)
 
 
-def chunk(
-    text: str = "", tokens: tuple[int, ...] = (), predicted: int = 0, **more: object
-) -> bytes:
-    """A chunk as xllamacpp 2026.10 makes it, less the fields nobody reads."""
-    reason = more.pop("finish_reason", None)
-    return orjson.dumps(
-        {
-            "choices": [{"text": text, "index": 0, "logprobs": None, "finish_reason": reason}],
-            "__verbose": {"content": text, "tokens": tokens, "tokens_predicted": predicted},
-            **more,
-        }
-    )
-
-
-def progress(cache: int, processed: int) -> bytes:
-    return chunk(prompt_progress={"total": 10, "cache": cache, "processed": processed})
-
-
-def last(reason: str, predicted: int, cached: int = 0) -> bytes:
-    usage = {
-        "completion_tokens": predicted,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
-    return chunk(predicted=predicted, finish_reason=reason, usage=usage)
-
-
-def translate(*chunks: bytes, stops: frozenset[int] = frozenset()) -> list[Event]:
-    translator = Translator(2, 10, ("a change",), stops)
-    return [event for each in chunks for event in translator.feed(each)]
-
-
-def test_an_answer() -> None:
-    assert translate(
-        progress(4, 4),
-        progress(4, 10),
-        chunk("你", (7,), 1),
-        chunk("好", (8,), 2),
-        chunk("", (9,), 3),
-        last("stop", 3, 4),
-    ) == [
-        Started(2, 10, 4, ("a change",)),
-        Text(2, "你", 1),
-        Text(2, "好", 1),
-        Finish(2, "stop", 3, 4),
-    ]
-
-
-def test_a_token_held_back_for_its_bytes_is_counted_with_the_next_text() -> None:
-    events = translate(
-        progress(0, 0), chunk("🦜", (98,), 3), chunk("a", (1,), 4), last("length", 6)
-    )
-    assert events[1:] == [Text(2, "🦜", 3), Text(2, "a", 1), Finish(2, "length", 6, 0)]
-
-
-def test_a_stop_id_of_the_family_ends_the_answer_and_is_counted() -> None:
-    translator = Translator(0, 10, (), frozenset({5}))
-    translator.feed(progress(3, 3))
-    assert translator.feed(chunk("a", (1,), 1)) == [Text(0, "a", 1)]
-    assert translator.feed(chunk("<stop>", (5,), 2)) == [Finish(0, "stop", 2, 3)]
-    assert translator.done
-    assert not translator.ended
-
-
-def test_an_answer_that_ends_by_itself_needs_no_cancelling() -> None:
-    translator = Translator(0, 10, (), frozenset({5}))
-    translator.feed(progress(0, 0))
-    translator.feed(last("length", 0))
-    assert translator.done
-    assert translator.ended
-
-
 @pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-45, 9.9e-4])
 def test_a_temperature_too_small_to_divide_by_is_greedy(temperature: float) -> None:
     sent = body(Sampling(temperature=temperature, top_k=40))
@@ -190,30 +131,54 @@ def test_a_small_temperature_is_sent() -> None:
     assert (sent["temperature"], sent["top_k"]) == (1e-3, 40)
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"7",
-        b"{}",
-        b'{"choices": []}',
-        b'{"choices": [{"text": "a"}]}',
-        b'{"choices": [{"text": "a"}], "__verbose": null}',
-        b'{"error": "broken"}',
-        b"\xff",
-    ],
-)
-def test_what_is_no_chunk_fails_the_answer(payload: bytes) -> None:
-    with pytest.raises(EngineFailed, match="cannot be read"):
-        translate(payload)
+@pytest.mark.parametrize(("asked", "sent"), [(None, 0), (0, 1), (1, 1), (20, 20)])
+def test_logprobs_ask_for_one_alternative_at_least(asked: int | None, sent: int) -> None:
+    got = body(Sampling(logprobs=asked))
+    assert (got["n_probs"], got["post_sampling_probs"]) == (sent, False)
 
 
-def test_errors_have_classes() -> None:
-    too_long = {"error": {"code": 400, "message": "11 > 10", "type": "exceed_context_size_error"}}
-    with pytest.raises(ContextLengthExceeded, match="11 > 10"):
-        translate(orjson.dumps(too_long))
-    broken = {"error": {"code": 500, "message": "NaN", "type": "server_error"}}
-    with pytest.raises(EngineFailed, match="NaN"):
-        translate(orjson.dumps(broken))
+def test_a_bias_is_sent_and_minus_100_bans() -> None:
+    sampling = Sampling(logit_bias=((3, -100.0), (4, 100.0), (5, -99.5)))
+    assert body(sampling)["logit_bias"] == [[3, False], [4, 100.0], [5, -99.5]]
+
+
+def test_beside_a_grammar_a_ban_gives_way_where_nothing_else_is_left() -> None:
+    sampling = Sampling(logit_bias=((3, -100.0),), ignore_eos=True)
+    sent = body(sampling, "start: answer\n")
+    assert sent["grammar"] == "%llguidance {}\nstart: answer\n"
+    assert sent["logit_bias"] == [[3, -1000.0], [50, -1000.0], [98, -1000.0]]
+    assert sent["ignore_eos"] is False
+
+
+def test_ignoring_the_end_bans_what_llama_does_not_know_as_one() -> None:
+    sent = body(Sampling(ignore_eos=True))
+    assert sent["ignore_eos"] is True
+    assert sent["logit_bias"] == [[50, False], [98, False]]
+
+
+def test_an_end_that_the_caller_names_ends_the_answer_all_the_same() -> None:
+    sent = body(Sampling(ignore_eos=True, stop_token_ids=(98,)))
+    assert sent["ignore_eos"] is False
+    assert sent["logit_bias"] == [[50, False], [96, False], [97, False]]
+
+
+def test_a_least_length_is_a_grammar_of_tokens_that_end_nothing() -> None:
+    sent = body(Sampling(min_tokens=5, stop_token_ids=(0, 8)))
+    assert sent["grammar"] == ("%llguidance {}\nstart: <[1-7,9-49,51-95,99-99]>{5} <[0-99]>*\n")
+
+
+def test_a_least_length_of_a_bound_answer_is_refused() -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        body(Sampling(min_tokens=5), "start: answer\n")
+    assert caught.value.param == "min_tokens"
+
+
+def test_a_stop_inside_a_character_is_refused() -> None:
+    body(Sampling(stop_token_ids=(8, 98)))
+    with pytest.raises(UnsupportedParameter, match="part of a character") as caught:
+        body(Sampling(stop_token_ids=(8, 7)))
+    assert caught.value.param == "stop_token_ids"
+
+
+def test_stops_of_all_kinds_end_the_answer() -> None:
+    assert stop_ids(Prompt([1], 1, stop_ids=(8, 98)), TOKENS) == {8, 50, 98}

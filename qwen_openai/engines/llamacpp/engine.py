@@ -10,24 +10,32 @@ import itertools
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
-from qwen_openai.core import Event, Job
+from qwen_openai.core import Event, Job, Started
 from qwen_openai.engines.base import EngineInfo, Health
 from qwen_openai.engines.llamacpp.child import Config
+from qwen_openai.engines.llamacpp.chunks import Ask, Translator
 from qwen_openai.engines.llamacpp.frames import Frame, Kind
-from qwen_openai.engines.llamacpp.requests import Translator, penalty_changes, request_body
+from qwen_openai.engines.llamacpp.requests import (
+    Tokens,
+    penalty_changes,
+    request_body,
+    stop_ids,
+)
 from qwen_openai.engines.llamacpp.supervisor import Supervisor, Timings
 from qwen_openai.engines.llamacpp.workers import Workers
 from qwen_openai.errors import ApiError, EngineFailed, EngineUnavailable
-from qwen_openai.prompting.prepare import Prompt, prepare
+from qwen_openai.prompting.prepare import prepare, prompt_ids
 from qwen_openai.prompting.render import Renderer
 
 _PROMPT_THREADS = 2
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +60,27 @@ class LlamaCppOptions:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What turns messages into token ids, and the ids that end an answer."""
+    """What turns messages into token ids, the ids that end an answer, and the control tokens."""
 
     renderer: Renderer
     stop_ids: frozenset[int]
+    special: frozenset[int]
+
+    @property
+    def tokens(self) -> Tokens:
+        return Tokens(self.stop_ids, self.special, self.renderer.vocab_size, self._piece)
+
+    def _piece(self, number: int) -> bytes:
+        # A model may have rows for more ids than its vocabulary has tokens.
+        return self.renderer.pieces([number])[0] if self.renderer.knows(number) else b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A job, ready for the child: the body, and what its chunks mean."""
+
+    body: bytes
+    ask: Ask
 
 
 class _Answer:
@@ -170,6 +195,7 @@ class LlamaCppEngine:
 
     def info(self) -> EngineInfo:
         options = self._options
+        renderer = self._loaded_renderer()
         cache = "on" if options.prompt_cache else "off"
         if options.prompt_cache and options.prompt_cache_mib:
             cache = f"on, and {options.prompt_cache_mib} MiB for idle prompts"
@@ -186,26 +212,18 @@ class LlamaCppEngine:
                 ("prompt cache", cache),
                 ("loaded in", f"{self._load_seconds:.1f} s"),
             ),
+            tools=renderer.tools if renderer else None,
+            thinking=renderer.thinking if renderer else "never",
+            fills_in=renderer is not None and renderer.fills_in,
         )
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """Run one choice of a job. Raises ContextLengthExceeded, EngineUnavailable while the child
         is not ready, EngineFailed when it breaks."""
-        self._require_ready()
-        options = self._options
         vocabulary = await self._ready_vocabulary()
-        prompt = await self._prepare(job, vocabulary.renderer)
-        changes = prompt.changes + penalty_changes(job.sampling)
-        translator = Translator(job.choice, len(prompt.ids), changes, vocabulary.stop_ids)
-        answer = self._submit(
-            request_body(
-                job,
-                prompt.ids,
-                prompt.max_tokens,
-                context=options.context,
-                prompt_cache=options.prompt_cache,
-            )
-        )
+        request = await self._in_thread(functools.partial(self._request, job, vocabulary))
+        translator = Translator(request.ask)
+        answer = self._submit(request.body)
         try:
             over = False
             while not over:
@@ -219,19 +237,43 @@ class LlamaCppEngine:
         finally:
             self._leave(answer, translator)
 
-    async def _prepare(self, job: Job, renderer: Renderer) -> Prompt:
-        """Render in a thread; cancelled, it holds on until the thread is free again, for the slot
-        of the job is given to the next as soon as this is over."""
-        self._require_ready()
-        return await self._workers.run(
-            functools.partial(
-                prepare,
-                job,
-                renderer,
-                context=self._options.context,
-                default_max_tokens=self._options.default_max_tokens,
-            )
+    async def tokenize(self, job: Job) -> list[int]:
+        """Return the ids of a job's prompt. Raises InvalidRequest, EngineUnavailable while the
+        child is not ready."""
+        vocabulary = await self._ready_vocabulary()
+        return await self._in_thread(functools.partial(prompt_ids, job, vocabulary.renderer))
+
+    async def detokenize(self, ids: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each token. Raises InvalidRequest for an id that is none."""
+        vocabulary = await self._ready_vocabulary()
+        return await self._in_thread(functools.partial(vocabulary.renderer.pieces, ids))
+
+    def _request(self, job: Job, vocabulary: Vocabulary) -> _Request:
+        """Make a job ready; blocking."""
+        options, tokens = self._options, vocabulary.tokens
+        prompt = prepare(
+            job,
+            vocabulary.renderer,
+            context=options.context,
+            default_max_tokens=options.default_max_tokens,
         )
+        started = Started(
+            job.choice,
+            len(prompt.ids),
+            changes=prompt.changes + penalty_changes(job.sampling),
+            in_thought=prompt.in_thought,
+        )
+        body = request_body(
+            job, prompt, tokens, context=options.context, prompt_cache=options.prompt_cache
+        )
+        ends = stop_ids(prompt, tokens)
+        return _Request(body, Ask(started, ends, job.sampling.logprobs, tokens.piece))
+
+    async def _in_thread(self, call: Callable[[], _T]) -> _T:
+        """Work on a prompt in a thread; cancelled, it holds on until the thread is free again, for
+        the slot of the job is given to the next as soon as this is over."""
+        self._require_ready()
+        return await self._workers.run(call)
 
     def _on_launch(self) -> None:
         # Only now: loading holds the interpreter's lock, and would delay the child's start.
@@ -242,6 +284,12 @@ class LlamaCppEngine:
         if self._vocabulary is None:
             raise EngineUnavailable("The engine has not been started.")
         return await asyncio.shield(self._vocabulary)
+
+    def _loaded_renderer(self) -> Renderer | None:
+        task = self._vocabulary
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return task.result().renderer
 
     def _require_ready(self) -> None:
         health = self.health()

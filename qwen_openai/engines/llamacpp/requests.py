@@ -1,17 +1,19 @@
-"""A Job as a llama.cpp completion request, and llama.cpp's chunks as Events. Pure: no I/O.
+"""A Job and its prompt as a llama.cpp completion request. Pure: no I/O.
 
 Every sampling field is sent with every request, because llama.cpp's defaults are not OpenAI's
-(top_k 40, min_p 0.05, temperature after top_p). Chunk fields were read off xllamacpp 2026.10; what
-they are is in docs/engines.md.
+(top_k 40, min_p 0.05, temperature after top_p). What has no field of its own there, `min_tokens`,
+is said as a grammar over token ids.
 """
 
 import secrets
-from typing import TypedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import orjson
 
-from qwen_openai.core import Event, Finish, FinishReason, Job, Sampling, Started, Text
-from qwen_openai.errors import ApiError, ContextLengthExceeded, EngineFailed
+from qwen_openai.core import Job, Sampling
+from qwen_openai.errors import UnsupportedParameter
+from qwen_openai.prompting.prepare import Prompt
 
 # This seed means "random" to llama.cpp.
 _RANDOM_SEED = 0xFFFFFFFF
@@ -20,48 +22,27 @@ _RANDOM_SEED = 0xFFFFFFFF
 # top_k keeps the same tokens before or after temperature, and is cheapest first.
 _SAMPLERS = ("penalties", "top_k", "temperature", "min_p", "top_p")
 
+# llama.cpp hands what follows this line to llguidance.
+_LLGUIDANCE = "%llguidance {}\n"
 
-class _Choice(TypedDict):
-    text: str
-    finish_reason: str | None
-
-
-class _Verbose(TypedDict):
-    tokens: list[int]
-    tokens_predicted: int
+_BAN = -100.0
+# Below every token that is not banned, but still there for a grammar that leaves nothing else.
+_LAST_RESORT = -1000.0
 
 
-class _Progress(TypedDict):
-    cache: int
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What requests must know of a vocabulary.
 
+    ``stop_ids`` end an answer by themselves, as the model's family has it; ``special`` are its
+    control tokens, ``size`` is one more than the highest id, ``piece`` gives the bytes of an id,
+    none for an id that has no text.
+    """
 
-class _CachedTokens(TypedDict):
-    cached_tokens: int
-
-
-class _Usage(TypedDict):
-    completion_tokens: int
-    prompt_tokens_details: _CachedTokens
-
-
-class _Error(TypedDict, total=False):
-    code: int
-    message: str
-    type: str
-
-
-# Not as a class, which would mangle the name with two underscores.
-_Chunk = TypedDict(
-    "_Chunk",
-    {
-        "choices": list[_Choice],
-        "prompt_progress": _Progress,
-        "usage": _Usage,
-        "error": _Error,
-        "__verbose": _Verbose,
-    },
-    total=False,
-)
+    stop_ids: frozenset[int]
+    special: frozenset[int]
+    size: int
+    piece: Callable[[int], bytes]
 
 
 def to_uint32(seed: int | None, choice: int) -> int:
@@ -73,15 +54,21 @@ def to_uint32(seed: int | None, choice: int) -> int:
 
 
 def request_body(
-    job: Job, ids: list[int], max_tokens: int, *, context: int, prompt_cache: bool
+    job: Job, prompt: Prompt, tokens: Tokens, *, context: int, prompt_cache: bool
 ) -> bytes:
-    """The body of a completion request for token ids, as JSON."""
+    """The body of a completion request, as JSON.
+
+    Raises UnsupportedParameter for a stop token that is part of a character, and for `min_tokens`
+    beside a grammar.
+    """
     sampling = job.sampling
     greedy = sampling.is_greedy
+    _check_stops(sampling, tokens)
+    ignore_eos, bias = _biases(sampling, prompt, tokens)
     return orjson.dumps(
         {
-            "prompt": ids,
-            "n_predict": max_tokens,
+            "prompt": prompt.ids,
+            "n_predict": prompt.max_tokens,
             "stream": True,
             # Chunks then carry token ids and the exact count so far.
             "verbose": True,
@@ -107,14 +94,86 @@ def request_body(
             "adaptive_target": -1.0,
             "min_keep": 0,
             "n_keep": 0,
-            "n_probs": 0,
+            # A token's own logprob comes only beside at least one alternative.
+            "n_probs": 0 if sampling.logprobs is None else max(sampling.logprobs, 1),
+            "post_sampling_probs": False,
             "n_cache_reuse": 0,
-            "ignore_eos": False,
-            "logit_bias": [],
-            "grammar": "",
+            "ignore_eos": ignore_eos,
+            "logit_bias": bias,
+            "grammar": _grammar(sampling, prompt, tokens),
             "stop": [],
         }
     )
+
+
+def stop_ids(prompt: Prompt, tokens: Tokens) -> frozenset[int]:
+    """The ids at which the answer ends, wherever they come from."""
+    return tokens.stop_ids.union(prompt.stop_ids)
+
+
+def _check_stops(sampling: Sampling, tokens: Tokens) -> None:
+    """llama.cpp sends the tokens of one character together and names the last: one of the others
+    would be missed."""
+    for number in sampling.stop_token_ids:
+        try:
+            tokens.piece(number).decode()
+        except UnicodeDecodeError:
+            raise UnsupportedParameter(
+                f"stop_token_ids names {number}, which is only a part of a character. This engine "
+                "cannot end an answer inside a character; name a token of whole ones.",
+                param="stop_token_ids",
+            ) from None
+
+
+def _biases(
+    sampling: Sampling, prompt: Prompt, tokens: Tokens
+) -> tuple[bool, list[tuple[int, float | bool]]]:
+    """Return llama.cpp's own `ignore_eos`, and biases; False bans a token for good.
+
+    A grammar may come to a place where it allows nothing but banned tokens. llama.cpp would then
+    pick any token of all, against the grammar; so bans give way there.
+    """
+    ban: float | bool = False if prompt.grammar is None else _LAST_RESORT
+    bias = [(number, ban if weight <= _BAN else weight) for number, weight in sampling.logit_bias]
+    if not sampling.ignore_eos:
+        return False, bias
+    own = tokens.stop_ids.difference(prompt.stop_ids)
+    # llama.cpp knows best which tokens end an answer, but spares none of them for the caller.
+    spared = not (tokens.special | tokens.stop_ids).isdisjoint(prompt.stop_ids)
+    if spared:
+        own |= tokens.special.difference(prompt.stop_ids)
+    bias += [(number, ban) for number in sorted(own)]
+    return not spared and prompt.grammar is None, bias
+
+
+def _grammar(sampling: Sampling, prompt: Prompt, tokens: Tokens) -> str:
+    if prompt.grammar is not None:
+        if sampling.min_tokens:
+            raise UnsupportedParameter(
+                "min_tokens cannot be used here together with tools or a format that the answer "
+                "is held to: it ends where that is complete. Leave min_tokens out.",
+                param="min_tokens",
+            )
+        return _LLGUIDANCE + prompt.grammar
+    if sampling.min_tokens:
+        return _LLGUIDANCE + _at_least(sampling.min_tokens, prompt, tokens)
+    return ""
+
+
+def _at_least(count: int, prompt: Prompt, tokens: Tokens) -> str:
+    """A grammar of ``count`` tokens none of which ends the answer, then any."""
+    ending = tokens.special | tokens.stop_ids | frozenset(prompt.stop_ids)
+    first = ",".join(f"{low}-{high}" for low, high in _gaps(ending, tokens.size))
+    return f"start: <[{first}]>{{{count}}} <[0-{tokens.size - 1}]>*\n"
+
+
+def _gaps(numbers: Iterable[int], size: int) -> Iterable[tuple[int, int]]:
+    """Yield the ranges below ``size`` that hold none of ``numbers``, both ends within."""
+    begin = 0
+    for number in (*sorted(number for number in numbers if number < size), size):
+        if begin < number:
+            yield begin, number - 1
+        begin = number + 1
 
 
 def penalty_changes(sampling: Sampling) -> tuple[str, ...]:
@@ -127,86 +186,3 @@ def penalty_changes(sampling: Sampling) -> tuple[str, ...]:
         )
         if value != 0
     )
-
-
-class Translator:
-    """Chunks of one request in, its events out: one Started, Texts, one Finish.
-
-    ``done`` turns true with the Finish; ``ended`` tells whether llama.cpp ended the answer itself,
-    else it still generates and must be cancelled.
-    """
-
-    __slots__ = (
-        "_cached",
-        "_changes",
-        "_counted",
-        "_index",
-        "_prompt_tokens",
-        "_stop_ids",
-        "done",
-        "ended",
-    )
-
-    def __init__(
-        self, index: int, prompt_tokens: int, changes: tuple[str, ...], stop_ids: frozenset[int]
-    ) -> None:
-        self.done = False
-        self.ended = False
-        self._index = index
-        self._prompt_tokens = prompt_tokens
-        self._changes: tuple[str, ...] | None = changes
-        self._stop_ids = stop_ids
-        self._cached = 0
-        self._counted = 0
-
-    def feed(self, payload: bytes) -> list[Event]:
-        """Translate one chunk. Raises EngineFailed or ContextLengthExceeded for an error, and
-        EngineFailed for what is no chunk."""
-        try:
-            return self._translate(orjson.loads(payload))
-        except (LookupError, TypeError, AttributeError, orjson.JSONDecodeError) as error:
-            raise EngineFailed(
-                f"The engine sent a chunk that cannot be read ({type(error).__name__}: {error}). "
-                "Send the request again."
-            ) from error
-
-    def _translate(self, chunk: _Chunk) -> list[Event]:
-        if "error" in chunk:
-            self.ended = True
-            raise _to_error(chunk["error"])
-        events: list[Event] = []
-        if self._changes is not None:
-            progress = chunk.get("prompt_progress")
-            self._cached = progress["cache"] if progress else 0
-            events.append(Started(self._index, self._prompt_tokens, self._cached, self._changes))
-            self._changes = None
-        choice, verbose = chunk["choices"][0], chunk["__verbose"]
-        predicted = verbose["tokens_predicted"]
-        if not self._stop_ids.isdisjoint(verbose["tokens"]):
-            # The vocabulary does not end answers with this token, but the model's family does.
-            self.done = True
-            events.append(Finish(self._index, "stop", predicted, self._cached))
-            return events
-        if choice["text"]:
-            events.append(Text(self._index, choice["text"], predicted - self._counted))
-            self._counted = predicted
-        if choice["finish_reason"] is not None:
-            self.done = self.ended = True
-            events.append(self._finish(choice["finish_reason"], chunk["usage"]))
-        return events
-
-    def _finish(self, llama_reason: str, usage: _Usage) -> Finish:
-        reason: FinishReason = "length" if llama_reason == "length" else "stop"
-        return Finish(
-            self._index,
-            reason,
-            usage["completion_tokens"],
-            usage["prompt_tokens_details"]["cached_tokens"],
-        )
-
-
-def _to_error(error: _Error) -> ApiError:
-    message = error.get("message", "no reason given")
-    if error.get("type") == "exceed_context_size_error":
-        return ContextLengthExceeded(f"The prompt does not fit: {message}.", param="messages")
-    return EngineFailed(f"The engine could not answer this request: {message}. Send it again.")
