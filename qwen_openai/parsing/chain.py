@@ -55,6 +55,8 @@ class Chain:
         self._stops = _stops(job)
         self._calls = _calls(job)
         self._entries = None if sampling.logprobs is None else Entries()
+        machines = (guard, self._stops, self._calls, self._entries)
+        self._idle = all(machine is None for machine in machines)
         # Bytes of the engine's text, up to where the answer's entries may go out.
         self._passed = 0
         self._made = 0
@@ -82,6 +84,8 @@ class Chain:
 
     def _text(self, event: Text) -> list[Event]:
         text = _encodable(event.text)
+        if self._idle and self._thoughts is None and text is event.text:
+            return [event]
         self._tokens += event.tokens
         if self._entries is not None:
             self._entries.add(text, event.logprobs)

@@ -23,7 +23,7 @@ from qwen_openai.core import (
 )
 from qwen_openai.errors import EngineFailed
 from qwen_openai.parsing.chain import AnswerGuard, Chain
-from tests.parsing.corpus import BARE, BARE_TEXT, HERMES, TOOLS, X_TEXT, XML, X
+from tests.parsing.corpus import BARE, BARE_TEXT, HERMES, TOOLS, X_TEXT, XML, Row, X
 from tests.parsing.reading import Call
 from tests.parsing.split import split
 
@@ -84,9 +84,8 @@ def run(
     guard: AnswerGuard | None = None,
 ) -> Whole:
     chain, whole = Chain(job, guard), Whole()
-    for event in (
-        Started(0, 5, in_thought=in_thought), *tokens_of(pieces), Finish(0, reason)
-    ):  # fmt: skip
+    fed: list[Event] = [Started(0, 5, in_thought=in_thought), *tokens_of(pieces)]
+    for event in (*fed, Finish(0, reason)):
         for out in chain.feed(event):
             whole.add(out)
         if whole.reason is not None:
@@ -110,17 +109,18 @@ SHORT = [(job, row) for job, row in CORPUS if len(row.text) < 2000]
     st.booleans(),
 )
 def test_no_split_changes_what_the_chain_says(
-    case: tuple[Job, object], cuts: list[int], thought: str, stops: tuple[str, ...], include: bool
+    case: tuple[Job, Row], cuts: list[int], thought: str, stops: tuple[str, ...], include: bool
 ) -> None:
     base, row = case
     sampling = Sampling(stop=stops, include_stop=include, logprobs=0)
     made = replace(base, thinks=bool(thought), sampling=sampling)
-    text = thought + getattr(row, "text", "")
+    text = thought + row.text
     in_thought = thought.startswith("a")
-    for reason in ("stop", "length"):
-        one = run(made, [text], reason=reason, in_thought=in_thought)  # type: ignore[arg-type]  # literals
+    reasons: tuple[FinishReason, ...] = ("stop", "length")
+    for reason in reasons:
+        one = run(made, [text], reason=reason, in_thought=in_thought)
         for pieces in (split(text, cuts), list(text)):
-            other = run(made, pieces, reason=reason, in_thought=in_thought)  # type: ignore[arg-type]  # literals
+            other = run(made, pieces, reason=reason, in_thought=in_thought)
             assert (other.reasoning, other.text) == (one.reasoning, one.text)
             assert (other.calls, other.reason) == (one.calls, one.reason)
             seen = "".join(entry.text for entry in other.logprobs)
@@ -129,13 +129,12 @@ def test_no_split_changes_what_the_chain_says(
 
 @pytest.mark.parametrize("reason", ["stop", "length"])
 @pytest.mark.parametrize(("made", "row"), SHORT, ids=[row.name for _, row in SHORT])
-def test_the_corpus_through_the_chain(made: Job, row: object, reason: FinishReason) -> None:
-    whole = run(made, list(getattr(row, "text", "")), reason=reason)
-    if getattr(row, "cut", None) in (None, reason == "length"):
-        found: list[str | Call] = getattr(row, "found", [])
-        calls = [each for each in found if isinstance(each, Call)]
+def test_the_corpus_through_the_chain(made: Job, row: Row, reason: FinishReason) -> None:
+    whole = run(made, list(row.text), reason=reason)
+    if row.cut in (None, reason == "length"):
+        calls = [each for each in row.found if isinstance(each, Call)]
         assert whole.calls == calls
-        assert whole.text == "".join(each for each in found if isinstance(each, str))
+        assert whole.text == "".join(each for each in row.found if isinstance(each, str))
         assert whole.reason == ("tool_calls" if calls and reason == "stop" else reason)
 
 
