@@ -1,29 +1,35 @@
-"""The support table of docs/api.md, made from the matrix. Run it as a module to write it anew."""
+"""The support tables of docs/api.md, made from the matrices. Run as a module, it writes them anew."""
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from qwen_openai.protocol import completions
 from qwen_openai.protocol.parameters import PARAMETERS, Parameter
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
 COMMAND = "python -m tests.protocol.api_table"
 
-_BLOCK = re.compile(r"(?<=<!-- support table -->\n).*?(?=<!-- end of support table -->)", re.DOTALL)
 
-
-def table() -> str:
-    """The matrix as Markdown."""
+def table(parameters: Iterable[Parameter]) -> str:
+    """A matrix as Markdown."""
     rows = ["| parameter | here | |", "| --- | --- | --- |"]
-    rows += [f"| `{row.name}` | {row.use} | {_remark(row)} |" for row in PARAMETERS.values()]
+    rows += [f"| `{row.name}` | {row.use} | {_remark(row)} |" for row in parameters]
     return "\n".join(rows) + "\n"
 
 
 def with_table(document: str) -> str:
-    """A document whose table is current."""
-    text, count = _BLOCK.subn(lambda _: "\n" + table() + "\n", document)
-    assert count == 1, "docs/api.md has lost the marks around its table"
-    return text
+    """A document whose tables are current."""
+    for name, parameters in (
+        ("support", PARAMETERS.values()),
+        ("completions", completions.HONOURED),
+    ):
+        block = rf"(?<=<!-- {name} table -->\n).*?(?=<!-- end of {name} table -->)"
+        made = f"\n{table(parameters)}\n"
+        document, count = re.subn(block, lambda _, made=made: made, document, flags=re.DOTALL)
+        assert count == 1, f"docs/api.md has lost the marks around its {name} table"
+    return document
 
 
 def _remark(row: Parameter) -> str:

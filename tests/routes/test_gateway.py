@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from qwen_openai.core import Grammar
 from qwen_openai.engines.base import EngineInfo
 from qwen_openai.engines.fake import FakeEngine
 from qwen_openai.families import Family, family_of
+from qwen_openai.grammars import build
 from qwen_openai.routes.gateway import Gateway
-from tests.live import make_settings
+from tests.live import live, make_settings
 
 
 class Named(FakeEngine):
@@ -61,3 +63,11 @@ def test_the_fingerprint_is_that_of_engine_model_and_version() -> None:
     assert re.fullmatch(r"fp_[0-9a-f]{10}", one)
     assert one == fingerprint("a", context=99, slots=1)
     assert len({one, fingerprint("b"), fingerprint("a", engine="other")}) == 3
+
+
+async def test_what_checks_grammars_ends_with_the_server() -> None:
+    async with live(FakeEngine()) as server:
+        grammars = server.gateway.grammars
+        await grammars.check(Grammar(build.choice(["a"]), "structured_outputs"))
+        assert grammars.pid is not None
+    assert grammars.pid is None
