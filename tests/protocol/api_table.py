@@ -1,4 +1,4 @@
-"""The support tables of docs/api.md, made from the matrices. Run as a module, it writes them anew."""
+"""The support tables of docs/api.md, made from the matrices; run as a module, it writes them."""
 
 import json
 import re
@@ -26,9 +26,9 @@ def with_table(document: str) -> str:
         ("completions", completions.HONOURED),
     ):
         block = rf"(?<=<!-- {name} table -->\n).*?(?=<!-- end of {name} table -->)"
-        made = f"\n{table(parameters)}\n"
-        document, count = re.subn(block, lambda _, made=made: made, document, flags=re.DOTALL)
-        assert count == 1, f"docs/api.md has lost the marks around its {name} table"
+        parts = re.split(block, document, flags=re.DOTALL)
+        assert len(parts) == 2, f"docs/api.md has lost the marks around its {name} table"
+        document = f"{parts[0]}\n{table(parameters)}\n{parts[1]}"
     return document
 
 
