@@ -1,10 +1,8 @@
 """A fake engine that says it runs Qwen-1, and writes ReAct text as that model does."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from qwen_openai.core import Job
-from qwen_openai.engines.base import EngineInfo
 from qwen_openai.engines.fake import FakeEngine, Script, Step, reply
 
 CALL = 'Thought: I look.\nAction: weather\nAction Input: {"city": "Paris 巴黎"}'
@@ -35,7 +33,11 @@ class Qwen1Engine(FakeEngine):
     """The fake engine, of another family."""
 
     def __init__(self, script: Script = weather) -> None:
-        super().__init__(script, context=2048, slots=2, count_by="characters")
-
-    def info(self) -> EngineInfo:
-        return replace(super().info(), family="qwen1")
+        super().__init__(
+            script,
+            context=2048,
+            slots=2,
+            count_by="characters",
+            family="qwen1",
+            tools="react",
+        )
