@@ -89,7 +89,9 @@ def tokens_of(tokenizer: Tokenizer) -> Tokens:
     """Return what tells of tokens, as far as ``tokenizer`` does."""
 
     def encode(job: Job) -> list[int]:
-        whole = job if job.prompt is not None else _without_continuation(job)
+        if job.prompt is not None:
+            _refuse_unsupported(job)
+        whole = replace(job, messages=_dialogue(job).messages(), continue_final_message=False)
         return prompt_ids(whole, PromptCounter(tokenizer, turn_marks(tokenizer)))
 
     return Tokens(encode, lambda ids: token_bytes(tokenizer, ids))
@@ -100,10 +102,6 @@ def window_of(model: ChatModel, context: int) -> int:
     to forget turns in silence (its `generation_config.max_window_size`), if that is less."""
     window = getattr(getattr(model, "generation_config", None), "max_window_size", None)
     return min(context, window) if isinstance(window, int) and window > 0 else context
-
-
-def _without_continuation(job: Job) -> Job:
-    return replace(job, messages=_dialogue(job).messages(), continue_final_message=False)
 
 
 def _dialogue(job: Job) -> Dialogue:
