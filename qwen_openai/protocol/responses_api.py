@@ -271,7 +271,9 @@ _INSTEAD = {
     "functions": "tools",
     "function_call": "tool_choice",
 }
-_SETTLED = frozenset(row.name for row in (*HONOURED, *IGNORED, *REFUSED, *FORBIDDEN))
+# What is decided here; for the documentation.
+SETTLED = (*HONOURED, *IGNORED, *REFUSED)
+_SETTLED = frozenset(row.name for row in (*SETTLED, *FORBIDDEN))
 _FOR_CHAT = tuple(
     Parameter(
         row.name,
@@ -291,7 +293,7 @@ _LIKEWISE = tuple(
 )
 
 RESPONSES_PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
-    {row.name: row for row in (*HONOURED, *IGNORED, *REFUSED, *_LIKEWISE, *_FOR_CHAT, *FORBIDDEN)}
+    {row.name: row for row in (*SETTLED, *_LIKEWISE, *_FOR_CHAT, *FORBIDDEN)}
 )
 
 _EFFORTS = 'one of "none", "minimal", "low", "medium", "high", "xhigh", "max"'

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from qwen_openai.protocol import completions
+from qwen_openai.protocol import completions, responses_api
 from qwen_openai.protocol.parameters import PARAMETERS, Parameter
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
@@ -24,6 +24,7 @@ def with_table(document: str) -> str:
     for name, parameters in (
         ("support", PARAMETERS.values()),
         ("completions", completions.HONOURED),
+        ("responses", responses_api.SETTLED),
     ):
         block = rf"(?<=<!-- {name} table -->\n).*?(?=<!-- end of {name} table -->)"
         parts = re.split(block, document, flags=re.DOTALL)
