@@ -66,21 +66,6 @@ class Qwen1Renderer(OverBpe):
         known = {} if known is None else known
         return Rendered(self._render(messages, limit, continue_final, known))
 
-    def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        """Return the ids of the whole prompt: `compose` without the rest."""
-        return self._render(messages, None, continue_final, {})
-
-    def render_within(
-        self,
-        messages: Sequence[Message],
-        limit: int,
-        *,
-        continue_final: bool = False,
-        known: Tokenised | None = None,
-    ) -> list[int]:
-        """As `render`, but raises TooLong, soon, when the prompt has more than ``limit`` tokens."""
-        return self._render(messages, limit, continue_final, {} if known is None else known)
-
     def turn_length(self, message: Message, limit: int) -> int:
         """Return how many tokens a message's turn is, its marks included.
 

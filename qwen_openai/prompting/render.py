@@ -51,21 +51,6 @@ class Renderer(OverBpe):
         text = self._text_of(messages, around, continue_final)
         return self._encode(text, limit, {} if known is None else known)
 
-    def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        """Return the ids of the whole prompt: `compose` without the rest."""
-        return self.compose(messages, continue_final=continue_final).ids
-
-    def render_within(
-        self,
-        messages: Sequence[Message],
-        limit: int,
-        *,
-        continue_final: bool = False,
-        known: Tokenised | None = None,
-    ) -> list[int]:
-        """As `render`, but raises TooLong, soon, when the prompt has more than ``limit`` tokens."""
-        return self.compose(messages, continue_final=continue_final, limit=limit, known=known).ids
-
     def _encode(self, rendered: str, limit: int | None, known: Tokenised) -> Rendered:
         ids: list[int] = []
         last = None

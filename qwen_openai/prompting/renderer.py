@@ -143,7 +143,7 @@ class MessagesOnly(ABC):
         )
 
 
-class OverBpe:
+class OverBpe(ABC):
     """What renderers that own a vocabulary tell of it, and the prompts that need nothing else."""
 
     def __init__(self, bpe: Bpe, fill_in: FillIn = _FILL_IN) -> None:
@@ -153,6 +153,33 @@ class OverBpe:
         self.fills_in = len(self._fill_in) == len(around)
         stops = [bpe.control[token] for token in fill_in.stop_tokens if token in bpe.control]
         self.fill_in_stop_ids = tuple(stops) if self.fills_in else ()
+
+    @abstractmethod
+    def compose(
+        self,
+        messages: Sequence[Message],
+        around: Around = PLAIN,
+        *,
+        continue_final: bool = False,
+        limit: int | None = None,
+        known: Tokenised | None = None,
+    ) -> Rendered:
+        """See `PromptRenderer.compose`."""
+
+    def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+        """Return the ids of the whole prompt: `compose` without the rest."""
+        return self.compose(messages, continue_final=continue_final).ids
+
+    def render_within(
+        self,
+        messages: Sequence[Message],
+        limit: int,
+        *,
+        continue_final: bool = False,
+        known: Tokenised | None = None,
+    ) -> list[int]:
+        """As `render`, but raises TooLong, soon, when the prompt has more than ``limit`` tokens."""
+        return self.compose(messages, continue_final=continue_final, limit=limit, known=known).ids
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a control token such as ``<|im_end|>``; None for any other text."""
