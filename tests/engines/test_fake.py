@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from qwen_openai.core import Event, Finish, Job, Message, Sampling, Started, Text
+from qwen_openai.core import Event, Finish, Job, Message, RawPrompt, Sampling, Started, Text
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.fake import FakeEngine, Record, Step, reply
 from qwen_openai.errors import (
@@ -14,10 +14,11 @@ from qwen_openai.errors import (
     EngineUnavailable,
     Overloaded,
 )
-from tests.engines.contract import EngineContract, collect, drain, job, text_of
+from tests.engines.contract import EngineContract, collect, drain, job, started_of, text_of
+from tests.engines.wishes import TokenContract, wish
 
 
-class TestContract(EngineContract):
+class TestContract(EngineContract, TokenContract):
     @pytest.fixture
     async def engine(self) -> AsyncIterator[Engine]:
         engine = FakeEngine()
@@ -153,3 +154,42 @@ async def test_old_pairs_are_dropped_only_when_asked() -> None:
     hopeless = Job("j", "m", (Message("user", "w " * 20),), drop_oldest_pairs=True)
     with pytest.raises(ContextLengthExceeded):
         await collect(engine, hopeless)
+
+
+async def test_it_plays_any_model() -> None:
+    plain = (await started()).info()
+    assert (plain.tools, plain.thinking, plain.fills_in, plain.family) == (None, "never", False, "")
+    engine = await started(tools="xml", thinking="switched", fills_in=True, family="qwen3.5")
+    info = engine.info()
+    assert (info.tools, info.thinking) == ("xml", "switched")
+    assert (info.fills_in, info.family) == (True, "qwen3.5")
+
+
+async def test_a_prompt_ends_in_a_thought_where_the_model_opens_one() -> None:
+    engine = await started(in_thought=True)
+    assert started_of(await collect(engine, job())).in_thought
+    prompt = Job("j", "m", (), prompt=RawPrompt("once more"))
+    events = await collect(engine, prompt)
+    assert not started_of(events).in_thought
+    assert text_of(events) == "once more"
+
+
+async def test_a_word_has_one_id() -> None:
+    engine = await started()
+    first = await engine.tokenize(job("a b a b"))
+    assert await engine.tokenize(job("a b a b")) == first
+    assert first[1] == first[3]
+    assert len(set(first)) == 3  # a word has its blank
+    assert await engine.tokenize(Job("j", "m", (), prompt=RawPrompt((5, 7)))) == [5, 7]
+
+
+async def test_what_is_too_short_is_written_on() -> None:
+    engine = await started(reply("one"))
+    assert text_of(await collect(engine, wish(min_tokens=3))) == "one and and"
+
+
+async def test_a_raw_prompt_that_does_not_fit_is_named() -> None:
+    engine = await started(context=2)
+    with pytest.raises(ContextLengthExceeded) as caught:
+        await collect(engine, Job("j", "m", (), prompt=RawPrompt((1, 2, 3))))
+    assert caught.value.param == "prompt"
