@@ -1,8 +1,8 @@
 """What parsing and rendering cost a token: `python -m bench.parsers [--tokens 3000] [--repeat 5]`.
 
 One reply, in pieces as long as tokens, through the parser chain of several jobs and through the
-renderer of chat completions: microseconds of CPU a token, and the ratio to writing one constant chunk as
-an event of a stream, which no server can leave out. The whole chain is to stay below 20 µs.
+renderer of chat completions: microseconds of CPU a token, and the ratio to writing one constant
+chunk as an event of a stream, which no server can leave out. The whole chain is to stay below 20.
 """
 
 import argparse

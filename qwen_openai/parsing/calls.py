@@ -3,7 +3,6 @@
 Sans I/O. Knows neither a syntax (`hermes`, `xml`, `bare`, `react`) nor events (`chain`).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import groupby
@@ -77,8 +76,10 @@ class CallBody(Protocol):
         """The answer is over behind ``rest``, which is unread: be done or fail."""
 
 
-def joined(pieces: Iterable[Piece]) -> list[Piece]:
+def joined(pieces: list[Piece]) -> list[Piece]:
     """Return pieces with neighbouring texts, and neighbouring arguments, made one."""
+    if len(pieces) < 2:
+        return pieces
     out: list[Piece] = []
     for kind, run in groupby(pieces, key=type):
         if kind is CallStart:

@@ -256,9 +256,9 @@ def calls_made(new: Callable[[], CallParser], text: str) -> int:
 @pytest.mark.parametrize("opening", OPEN.values(), ids=OPEN)
 def test_work_is_linear_in_the_text(new: Callable[[], CallParser], opening: str) -> None:
     for text in HOSTILE.values():
-        once = calls_made(new, opening + text * (1500 // len(text)))
-        twice = calls_made(new, opening + text * (3000 // len(text)))
-        assert twice < 2.2 * once + 300
+        once = calls_made(new, opening + text * (800 // len(text)))
+        twice = calls_made(new, opening + text * (1600 // len(text)))
+        assert twice < 2.2 * once + 200
 
 
 @pytest.mark.parametrize("new", [hermes, xml, bare])
