@@ -13,7 +13,8 @@ from qwen_openai.grammars.tags import any_of, json_arguments
 # A line before a call: one that begins with another label, or with a fence, would make of the call
 # a part of something else. Short, or a model that will not call would never come to an end.
 _LABELS = "Action:|Action Input:|Observation:|Final Answer:|Question:"
-_THOUGHT = rf"/[^\n]{{1,800}}/ & ~/({_LABELS})[^\n]*/ & ~/[^\n]*```[^\n]*/"
+_NO_FENCE = r"~/[^\n]*```[^\n]*/"
+_THOUGHT = rf"/[^\n]{{1,800}}/ & ~/({_LABELS})[^\n]*/ & {_NO_FENCE}"
 
 
 def rules(tools: Sequence[Tool], *, required: bool, most: int, said: str | None) -> str:
@@ -23,15 +24,15 @@ def rules(tools: Sequence[Tool], *, required: bool, most: int, said: str | None)
     made = _calls(tools, required)
     if most > 1:
         made += ["MORE: /\\n(Thought:[^\\n]{0,800}\\n)?Action: /"]
+    if not required and said is None:
+        return "\n".join((f"answer: head {rest} | PLAIN", *_text(), *made))
     called = f"THOUGHT? {lark.literal(chr(10) + 'Action: ')} {rest}"
-    if required or said is not None:
-        made.append(f"THOUGHT: {_THOUGHT}")
-    if required:
-        return "\n".join((f"answer: {called}", *made))
-    if said is not None:
-        nested = lark.nested(said, "answer")
-        return "\n".join((f"answer: {called} | said", f"said: {nested}", *made))
-    return "\n".join((f"answer: head {rest} | PLAIN", *_text(), *made))
+    if said is None:
+        return "\n".join((f"answer: {called}", f"THOUGHT: {_THOUGHT}", *made))
+    # Beside something else only a thought with its label can be told from that.
+    labelled = f"THOUGHT: /Thought:[^\\n]{{0,800}}/ & {_NO_FENCE}"
+    nested = lark.nested(said, "answer")
+    return "\n".join((f"answer: {called} | said", f"said: {nested}", labelled, *made))
 
 
 def _text() -> list[str]:

@@ -15,8 +15,11 @@ MAX_CALLS = 16
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
+# Whatever a reader of JSON in text may skip.
+_BLANKS = r"[\s\x1c-\x1f]*"
+
 # Text that began like thoughts would be split off as thoughts, and what follows not be text.
-_NO_THOUGHT = r"~/[ \n]*<think>(?s:.*)/"
+_NO_THOUGHT = rf"~/{_BLANKS}<think>(?s:.*)/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +102,21 @@ def _bare(form: Form) -> list[str]:
     """Return the rules of a call as bare JSON, and the terminal BARE of how any such one begins.
 
     The beginning of each is one terminal, which goes on where that of text must end: the two are
-    read side by side, and only one that is still alive can be the next.
+    read side by side, and only one that is still alive can be the next. Of what a parser would read
+    as a call too (a list of them, arguments first, a name in escapes) BARE has the beginning, so
+    that it is no text, and `bare` nothing.
     """
-    blank = r"[ \n\t]*"
-    begin = rf"{blank}(```[a-z]*{blank})?\{{{blank}\"name\"{blank}:{blank}\""
+    begin = rf"{_BLANKS}(```(json)?{_BLANKS})?"
+    key = rf'"name"{_BLANKS}:{_BLANKS}"'
     names = "|".join(lark.exact(tool.name) for tool in form.tools)
-    made = [f'BARE: /{begin}({names})"/', f"bare: {any_of('bare', form.tools)}"]
+    first = rf'{key}({names})"|{key}[^"\\]*\\|"arguments"|"[^"\\]*\\'
+    made = [
+        rf"BARE: /{begin}(\[{_BLANKS})?\{{{_BLANKS}({first})/",
+        f"bare: {any_of('bare', form.tools)}",
+    ]
     for index, tool in enumerate(form.tools):
-        head = rf"{begin}{lark.exact(tool.name)}\"{blank},{blank}\"arguments\"{blank}:"
+        named = rf'\{{{_BLANKS}{key}{lark.exact(tool.name)}"'
+        head = rf'{begin}{named}{_BLANKS},{_BLANKS}"arguments"{_BLANKS}:'
         made += [
             f"bare{index}: bare_head{index} BLANK? bare_args{index} BLANK? BARE_END",
             f"bare_head{index}[lazy]: BARE_HEAD{index}",

@@ -10,16 +10,26 @@ from qwen_openai.errors import InvalidRequest
 from qwen_openai.grammars import lark, schema
 
 _END = "\n</parameter>\n"
-# How strings are restricted by a keyword, as a terminal.
 _NO_CLOSING = r"/(?s:.*)/ & ~/(?s:.*)<\/parameter>(?s:.*)/"
+_DATE = (
+    r"[0-9]{4}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|02-29|(0[13-9]|1[0-2])-(29|30)"
+    r"|(0[13578]|1[02])-31)"
+)
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-][01][0-9]:[0-5][0-9])"
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+# Not all that each format allows, but nothing that it does not.
 _FORMATS: Mapping[str, str] = {
-    "date": r"/[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])/",
-    "time": (
-        r"/([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-][01][0-9]:[0-5][0-9])/"
-    ),
+    "date": f"/{_DATE}/",
+    "time": f"/{_TIME}/",
+    "date-time": f"/{_DATE}T{_TIME}/",
+    "duration": r"/P([0-9]{1,9}[YMWD]|T[0-9]{1,9}[HMS])/",
     "uuid": r"/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/",
-    "email": r"/[A-Za-z0-9_.+-]{1,64}@[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){1,4}/",
-    "ipv4": r"/((25[0-5]|(2[0-4]|1[0-9]|[1-9]?)[0-9])\.){3}(25[0-5]|(2[0-4]|1[0-9]|[1-9]?)[0-9])/",
+    "email": rf"/[A-Za-z0-9_+-]{{1,64}}@{_LABEL}(\.{_LABEL}){{1,4}}/",
+    "hostname": rf"/{_LABEL}(\.{_LABEL}){{0,4}}/",
+    "ipv4": rf"/{_BYTE}(\.{_BYTE}){{3}}/",
+    "ipv6": r"/([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}/",
+    "uri": r"/[a-z][a-z0-9+.\-]{0,20}:[A-Za-z0-9._~:\/?#@!$&'()*+,;=\-]{1,2000}/",
 }
 _MOST_FREE = 32
 _MOST_BRANCHES = 64

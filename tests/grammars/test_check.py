@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from qwen_openai.core import Grammar, Tool
+from qwen_openai.core import Grammar, Tool, ToolSyntax
 from qwen_openai.errors import InvalidRequest, Overloaded
 from qwen_openai.grammars import build
 from qwen_openai.grammars.check import Bounds, Checker, Verdicts
@@ -150,7 +150,7 @@ async def test_other_bad_rules_are_refused_at_their_parameter(
 
 
 @pytest.mark.parametrize("syntax", ["hermes", "react"])
-async def test_a_function_at_fault_is_named(checker: Checker, syntax: "build.ToolSyntax") -> None:
+async def test_a_function_at_fault_is_named(checker: Checker, syntax: ToolSyntax) -> None:
     pattern: Schema = {"type": "object", "properties": {"a": {"pattern": "(?<=x)"}}}
     tools = [Tool("fine"), Tool("broken", "", pattern, strict=True)]
     rules = build.calls(tools, syntax, required=True, parallel=False)

@@ -127,13 +127,13 @@ def test_a_mutilated_text_matches_only_if_it_still_satisfies(
 @pytest.mark.parametrize("where", ["top", "deep", "unused"])
 def test_what_cannot_be_enforced_is_refused_by_name(keyword: str, where: str) -> None:
     part: dict[str, object] = {keyword: True}
-    whole = {
+    whole: dict[str, dict[str, object]] = {
         "top": part,
         "deep": {"properties": {"a": {"items": {"anyOf": [part]}}}},
         "unused": {"$defs": {"a": part}},
-    }[where]
+    }
     with pytest.raises(InvalidRequest) as caught:
-        build.json_schema(whole)
+        build.json_schema(whole[where])
     assert caught.value.message.startswith("Invalid schema for response_format: ")
     assert repr(keyword) in caught.value.message
     assert caught.value.param == "response_format"
