@@ -12,8 +12,6 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
 from pathlib import Path
 
-import qwen_openai
-
 _START = 20.0  # seconds for an interpreter on a busy machine
 _LONGEST_ANSWER = 64 * 1024
 
@@ -102,4 +100,4 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the little that the child gets of an environment, and where to find this package:
     with -P it does not look into the working directory."""
     kept = {name: value for name, value in environ.items() if name in _KEPT}
-    return {**kept, "PYTHONPATH": str(Path(qwen_openai.__file__).parent.parent)}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parents[2])}
