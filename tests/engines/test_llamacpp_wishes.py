@@ -16,7 +16,6 @@ from tests.engines.wishes import GrammarContract, TokenContract, bound, id_of, t
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
-BIRDS = "Repeat only this: 🦜🦥🦙🦜🦥🦙"
 END = 151645  # <|im_end|>
 
 
@@ -43,7 +42,9 @@ async def test_it_tells_what_its_model_can_do(engine: LlamaCppEngine) -> None:
 
 
 async def test_the_tokens_of_one_character_share_a_logprob(engine: LlamaCppEngine) -> None:
-    texts = texts_of(await collect(engine, wish(BIRDS, logprobs=2, max_tokens=16)))
+    wanted = bound("Hello!", build.choice(["🦜🦥🦙"]), logprobs=2)
+    texts = texts_of(await collect(engine, wanted))
+    assert text_of(list(texts)) == "🦜🦥🦙"
     joined = [event for event in texts if event.tokens > 1]
     assert joined
     for event in joined:
@@ -71,8 +72,11 @@ async def test_a_seed_repeats_whatever_is_asked(engine: LlamaCppEngine, seed: in
 
 
 async def test_a_least_length_keeps_to_the_plain_answer(engine: LlamaCppEngine) -> None:
-    plain = text_of(await collect(engine, wish(BIRDS)))
-    assert text_of(await collect(engine, wish(BIRDS, min_tokens=8))) == plain
+    plain = text_of(await collect(engine, wish("Repeat only this: 🦜🦥🦙🦜🦥🦙")))
+    assert (
+        text_of(await collect(engine, wish("Repeat only this: 🦜🦥🦙🦜🦥🦙", min_tokens=8)))
+        == plain
+    )
 
 
 async def test_an_end_that_the_caller_names_ends_what_ignores_others(
