@@ -54,9 +54,9 @@ class JsonCall:
     def feed(self, text: str, place: int) -> int:
         """See `calls.CallBody`."""
         while place < len(text) and self.state is Reading.OPEN:
-            before = place
-            place = self._step(text, place)
-            if place == before and self._step == self._spill:
+            before, step = place, self._step
+            place = step(text, place)
+            if place == before and self._step == step:
                 break
         return place
 

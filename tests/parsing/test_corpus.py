@@ -13,7 +13,7 @@ from qwen_openai.parsing.calls import CallParser
 from qwen_openai.parsing.hermes import hermes_calls
 from qwen_openai.parsing.xml import xml_calls
 from tests.parsing.corpus import BARE, HERMES, TOOLS, XML, Row
-from tests.parsing.reading import Call, read
+from tests.parsing.reading import Call, read, together
 
 NAMES = [tool.name for tool in TOOLS]
 
@@ -154,6 +154,13 @@ def test_arguments_go_out_as_they_come() -> None:
         "[CallArguments(text='}')]",
         "[]",
     ]
+
+
+def test_what_breaks_arguments_may_begin_a_piece() -> None:
+    text = f'<tool_call>\n{{"name": "f", "arguments": {{"s": "{"a" * 70}'
+    parser = hermes()
+    pieces = [*parser.feed(text), *parser.feed("\n} </tool_call>b"), *parser.flush(False)]
+    assert together(pieces) == [Call("f", f'{{"s": "{"a" * 70}\n}} '), "b"]
 
 
 def test_a_string_parameter_goes_out_as_it_comes() -> None:
