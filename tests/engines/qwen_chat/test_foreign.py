@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from qwen_openai.core import Job, Message, Sampling, Text, Tool
+from qwen_openai.core import Grammar, Job, Message, RawPrompt, Sampling, Text, Tool
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.qwen_chat.engine import QwenChatEngine, QwenChatOptions
 from qwen_openai.errors import (
@@ -144,15 +144,44 @@ async def test_the_models_own_window_bounds_the_context() -> None:
         (Sampling(frequency_penalty=-1), "frequency_penalty"),
         (Sampling(min_p=0.1), "min_p"),
         (Sampling(seed=0), "seed"),
+        (Sampling(logprobs=0), "logprobs"),
+        (Sampling(logit_bias=((1, 1.0),)), "logit_bias"),
+        (Sampling(stop_token_ids=(1,)), "stop_token_ids"),
+        (Sampling(min_tokens=1), "min_tokens"),
+        (Sampling(ignore_eos=True), "ignore_eos"),
     ],
 )
 async def test_what_it_cannot_do_is_refused(sampling: Sampling, param: str) -> None:
     model = Original()
     async with running(model) as engine:
+        assert param in engine.info().refuses
         with pytest.raises(UnsupportedParameter) as caught:
             await collect(engine, job("q", sampling))
         assert caught.value.param == param
     assert model.calls == []
+
+
+@pytest.mark.parametrize("param", ["response_format", "structured_outputs", "tool_choice", "tools"])
+async def test_it_cannot_be_held_to_a_grammar(param: str) -> None:
+    model = Original()
+    async with running(model) as engine:
+        assert param in engine.info().refuses
+        with pytest.raises(UnsupportedParameter) as caught:
+            await collect(engine, replace(job("q"), grammar=Grammar("answer: /a/", param)))
+        assert caught.value.param == param
+    assert model.calls == []
+
+
+async def test_it_takes_conversations_only() -> None:
+    async with running(Original()) as engine:
+        with pytest.raises(UnsupportedParameter) as caught:
+            await collect(engine, replace(job("q"), prompt=RawPrompt("a")))
+        assert caught.value.param == "prompt"
+
+
+async def test_info_tells_that_it_takes_tools() -> None:
+    async with running(Original()) as engine:
+        assert (engine.info().tools, engine.info().thinking) == ("react", "never")
 
 
 async def test_it_cannot_continue_a_message() -> None:
