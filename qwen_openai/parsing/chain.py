@@ -137,7 +137,7 @@ class Chain:
                 out = self._thought(event.index, thought, 0, 0)
             elif answer:
                 out = self._answer(event.index, answer, 0)
-                if isinstance(out[-1], Finish):
+                if out and isinstance(out[-1], Finish):
                     return out
         held = "" if self._stops is None else self._stops.flush()
         self._check(held)

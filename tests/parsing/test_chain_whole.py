@@ -161,6 +161,20 @@ def test_only_what_is_behind_thoughts_is_an_answer(
     assert whole.tokens == len(pieces)
 
 
+@pytest.mark.parametrize("text", ["", "\n", " \n", "<", "<think", "\n<th"])
+def test_half_a_tag_of_thoughts_is_an_answer(text: str) -> None:
+    made = replace(THINKS, sampling=Sampling(stop=("<thus", "\n\n"), logprobs=0))
+    reasons: tuple[FinishReason, ...] = ("stop", "length")
+    for reason in reasons:
+        whole = run(made, list(text), reason=reason)
+        assert (whole.text, whole.reasoning, whole.reason) == (text, "", reason)
+        assert "".join(entry.text for entry in whole.logprobs) == text
+    assert run(replace(made, sampling=Sampling(stop=("<th",))), list(text)).text in (
+        text,
+        text.partition("<th")[0],
+    )
+
+
 def test_tags_are_text_where_nobody_thinks() -> None:
     assert run(job(), ["<think>", "a", "</think>"]).text == "<think>a</think>"
     assert run(job(), ["a", "</think>", "b"], in_thought=True).reasoning == "a"
