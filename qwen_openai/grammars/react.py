@@ -10,11 +10,11 @@ from qwen_openai.core import Tool
 from qwen_openai.grammars import lark
 from qwen_openai.grammars.tags import any_of, json_arguments
 
-# A line before a call: one that begins with another label, or with a fence, would make of the call
-# a part of something else. Short, or a model that will not call would never come to an end.
-_LABELS = "Action:|Action Input:|Observation:|Final Answer:|Question:"
-_NO_FENCE = r"~/[^\n]*```[^\n]*/"
-_THOUGHT = rf"/[^\n]{{1,800}}/ & ~/({_LABELS})[^\n]*/ & {_NO_FENCE}"
+# A line before a call, its thought. Without backticks, as a fence would make code of the call; and
+# short, or a model that will not call would never come to an end. Written without complements,
+# which together with a length are too much for llguidance over a whole vocabulary.
+_LONGEST = 200
+_LINE = rf"[^\n`]{{0,{_LONGEST}}}"
 
 
 def rules(tools: Sequence[Tool], *, required: bool, most: int, said: str | None) -> str:
@@ -23,14 +23,14 @@ def rules(tools: Sequence[Tool], *, required: bool, most: int, said: str | None)
     rest = f"call{more} {lark.literal(chr(10) + 'Observation:')}"
     made = _calls(tools, required)
     if most > 1:
-        made += ["MORE: /\\n(Thought:[^\\n]{0,800}\\n)?Action: /"]
+        made.append(rf"MORE: /\n(Thought:{_LINE}\n)?Action: /")
     if not required and said is None:
         return "\n".join((f"answer: head {rest} | PLAIN", *_text(), *made))
     called = f"THOUGHT? {lark.literal(chr(10) + 'Action: ')} {rest}"
     if said is None:
-        return "\n".join((f"answer: {called}", f"THOUGHT: {_THOUGHT}", *made))
+        return "\n".join((f"answer: {called}", f"THOUGHT: /(Thought:| ){_LINE}/", *made))
     # Beside something else only a thought with its label can be told from that.
-    labelled = f"THOUGHT: /Thought:[^\\n]{{0,800}}/ & {_NO_FENCE}"
+    labelled = f"THOUGHT: /Thought:{_LINE}/"
     nested = lark.nested(said, "answer")
     return "\n".join((f"answer: {called} | said", f"said: {nested}", labelled, *made))
 
