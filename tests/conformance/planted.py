@@ -187,7 +187,8 @@ class _Spoiler:
 
     @property
     def _streams(self) -> bool:
-        return dict(self._head["headers"])[b"content-type"].startswith(b"text/event-stream")
+        kind: bytes = dict(self._head["headers"])[b"content-type"]
+        return kind.startswith(b"text/event-stream")
 
     def _frames(self, data: bytes) -> bytes:
         out = b""
