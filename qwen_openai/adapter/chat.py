@@ -14,7 +14,7 @@ from qwen_openai.adapter.limits import Limits
 from qwen_openai.adapter.refusals import refuse
 from qwen_openai.adapter.sampling import sampling_of
 from qwen_openai.adapter.thinking import thoughts_of
-from qwen_openai.adapter.tools import results_of_calls
+from qwen_openai.adapter.tools import in_order_of_calls
 from qwen_openai.core import Grammar, Job, Message, ToolSyntax
 from qwen_openai.errors import InvalidRequest, UnsupportedParameter
 from qwen_openai.families import Family
@@ -51,7 +51,8 @@ def chat_job(
         continue_final_message=request.continue_final_message is True,
         tools=plan.told,
         tool_syntax=syntax,
-        bare_calls=family.bare_calls and bool(plan.told),
+        # An answer in a format may look like a call without being one.
+        bare_calls=family.bare_calls and bool(plan.told) and answer is None,
         parallel_tool_calls=plan.parallel,
         calls_reason=plan.reason,
         grammar=plan.grammar(syntax, answer, bare=family.bare_calls),
@@ -91,8 +92,9 @@ def _messages(
         continues = request.continue_final_message is True
         return messages, to_history(messages, tools=plan.told, continue_final=continues).changes
     # A template would break on what does not fit together, or tell the model nonsense.
-    results_of_calls(messages)
-    return one_leading_system(messages)
+    messages, sorted_ = in_order_of_calls(messages)
+    messages, moved = one_leading_system(messages)
+    return messages, sorted_ + moved
 
 
 def _refuse_calls(messages: Sequence[Message]) -> None:

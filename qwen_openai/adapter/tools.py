@@ -6,6 +6,7 @@ counted it, and the id.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -13,6 +14,8 @@ from qwen_openai.core import Message, ToolCall
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.protocol.messages import FUNCTION_NAME
 from qwen_openai.protocol.shown import shown
+
+RESULTS_SORTED = "tool results put in the order of their calls"
 
 # Names stand alone on a line of some prompts.
 _NAME = re.compile(FUNCTION_NAME)
@@ -40,6 +43,25 @@ def results_of_calls(messages: Sequence[Message]) -> Mapping[int, tuple[str, ...
             asker, ids, given = index, _ids(index, message), {}
     _close(answered, asker, ids, given)
     return answered
+
+
+def in_order_of_calls(
+    messages: Sequence[Message],
+) -> tuple[list[Message], tuple[str, ...]]:
+    """Return the messages with the results of each turn in the order of its calls, and what was
+    changed to get there: templates write no ids, the order alone tells a model which is which.
+
+    Raises as `results_of_calls`.
+    """
+    sorted_ = list(messages)
+    for asker, results in results_of_calls(messages).items():
+        place = asker
+        for call, content in zip(messages[asker].tool_calls, results, strict=True):
+            place += 1
+            while messages[place].role != "tool":  # a system message in between
+                place += 1
+            sorted_[place] = replace(messages[place], content=content, tool_call_id=call.id)
+    return sorted_, () if sorted_ == list(messages) else (RESULTS_SORTED,)
 
 
 def _check_members(index: int, message: Message) -> None:

@@ -155,6 +155,28 @@ def test_tools_and_calls_arrive() -> None:
     assert made.changes == ()
 
 
+def test_results_come_in_the_order_of_their_calls() -> None:
+    calls = [{**CALL, "id": id} for id in "abc"]
+    system = {"role": "system", "content": "s"}
+    results = [{"role": "tool", "tool_call_id": id, "content": f"r{id}"} for id in "cab"]
+    sent = [ROUND[0], {"role": "assistant", "tool_calls": calls}, results[0], system, *results[1:]]
+    made = job(messages=sent)
+    told = [(each.tool_call_id, each.content) for each in made.messages if each.role == "tool"]
+    assert told == [("a", "ra"), ("b", "rb"), ("c", "rc")]
+    assert made.changes == ("tool results put in the order of their calls", MOVED)
+    assert job(messages=ROUND).changes == ()
+
+
+@pytest.mark.parametrize(
+    "format",
+    [{"response_format": {"type": "json_object"}}, {"structured_outputs": {"json_object": True}}],
+)
+def test_an_answer_in_a_format_is_no_bare_call(format: dict[str, object]) -> None:
+    assert job(tools=[TOOL]).bare_calls
+    assert not job(tools=[TOOL], **format).bare_calls
+    assert job(tools=[TOOL], response_format={"type": "text"}).bare_calls
+
+
 def test_pairs_keep_the_callers_order_and_tell_the_changes_once() -> None:
     sent = turns(("user", "a"), ("system", "s"), ("user", "b"))
     made = qwen1_job(messages=sent)
