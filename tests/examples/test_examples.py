@@ -90,6 +90,32 @@ def test_openai_stream(env: dict[str, str], tmp_path: Path) -> None:
     assert re.fullmatch(r"\d+ tokens", usage)
 
 
+def test_openai_tools(env: dict[str, str], tmp_path: Path) -> None:
+    call, *answer = _run("openai_tools.py", env, tmp_path).splitlines()
+    name, _, arguments = call.removeprefix("call: ").partition(" ")
+    assert name == "get_weather"
+    assert json.loads(arguments) == {"city": "Beijing"}
+    assert re.match(r"answer: .*(22|[Ss]unny)", " ".join(answer))
+
+
+def test_openai_parse(env: dict[str, str], tmp_path: Path) -> None:
+    (event,) = _run("openai_parse.py", env, tmp_path).splitlines()
+    assert re.fullmatch(r".+ on (Mon|Tues|Wednes|Thurs|Fri)day with .*", event)
+
+
+def test_openai_fill_in(env: dict[str, str], tmp_path: Path) -> None:
+    code = _run("openai_fill_in.py", env, tmp_path)
+    assert code.startswith("def is_even(number):\n    return number % 2 == 0")
+    assert code.endswith("print(is_even(4))\n\n")
+
+
+def test_openai_responses(env: dict[str, str], tmp_path: Path) -> None:
+    first, *second, usage = _run("openai_responses.py", env, tmp_path).splitlines()
+    assert "Paris" in first
+    assert "巴黎" in "".join(second)
+    assert re.fullmatch(r"\d+ tokens", usage)
+
+
 def test_langchain_chat(env: dict[str, str], tmp_path: Path) -> None:
     shown = _run("langchain_chat.py", env, tmp_path)
     assert re.search(r"4|[Ff]our", shown.splitlines()[0])
@@ -156,7 +182,11 @@ def test_examples_are_short_and_all_are_run() -> None:
         "legacy_curl.sh",
         "legacy_requests.py",
         "openai_chat.py",
+        "openai_fill_in.py",
+        "openai_parse.py",
+        "openai_responses.py",
         "openai_stream.py",
+        "openai_tools.py",
         "qwen_chat_library.py",
         "tools_react.py",
     ]
