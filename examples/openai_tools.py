@@ -13,25 +13,27 @@ city = {"type": "string", "description": "The name of the city."}
 parameters = {"type": "object", "properties": {"city": city}, "required": ["city"]}
 weather = {"name": "get_weather", "description": "The weather now.", "parameters": parameters}
 tools = [{"type": "function", "function": weather}]
-question = "Is it warm in Beijing today? Look it up, then answer in a sentence."
-messages = [{"role": "user", "content": question}]
+messages = [{"role": "user", "content": "What is the weather in Beijing?"}]
 
 
 def get_weather(city):
     return f"Sunny and 22 degrees in {city}."
 
 
-# "required" is enforced: the answer is a call, whatever the model would rather write.
-answer = client.chat.completions.create(
-    model=model, messages=messages, tools=tools, tool_choice="required", temperature=0
-)
-messages.append(answer.choices[0].message)
-for call in answer.choices[0].message.tool_calls:
+def ask(**more):
+    answer = client.chat.completions.create(
+        model=model, messages=messages, tools=tools, temperature=0, max_tokens=100, **more
+    )
+    messages.append(answer.choices[0].message)
+    return answer.choices[0].message
+
+
+# Enforced: the answer is one call, whatever the model would rather write.
+for call in ask(tool_choice="required", parallel_tool_calls=False).tool_calls:
     print("call:", call.function.name, call.function.arguments)
     result = get_weather(**json.loads(call.function.arguments))
     messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
 
-answer = client.chat.completions.create(
-    model=model, messages=messages, tools=tools, tool_choice="none", temperature=0, max_tokens=100
-)
-print("answer:", answer.choices[0].message.content)
+# Small models may call again when shown a bare result; a word from the user helps them.
+messages.append({"role": "user", "content": "Say it in one sentence."})
+print("answer:", ask().content)
