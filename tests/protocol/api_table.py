@@ -1,10 +1,11 @@
-"""The support tables of docs/api.md, made from the matrices; run as a module, it writes them."""
+"""The tables of docs/api.md, made from matrices and families; run as a module, it writes them."""
 
 import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from qwen_openai.families import DEFAULT_FAMILY, FAMILIES, SamplingDefaults
 from qwen_openai.protocol import completions, responses_api
 from qwen_openai.protocol.parameters import PARAMETERS, Parameter
 
@@ -19,17 +20,34 @@ def table(parameters: Iterable[Parameter]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def defaults() -> str:
+    """What a request that says nothing gets, a row a generation and one more where it thinks."""
+    names = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "repetition_penalty")
+    rows = ["| | " + " | ".join(f"`{name}`" for name in names) + " |", "| --- " * 7 + "|"]
+    for family in (*FAMILIES, DEFAULT_FAMILY):
+        rows.append(_defaults(family.name, family.sampling, names))
+        if family.thinking_sampling is not None:
+            rows.append(_defaults(f"{family.name}, thinking", family.thinking_sampling, names))
+    return "\n".join(rows) + "\n"
+
+
+def _defaults(name: str, sampling: SamplingDefaults, names: tuple[str, ...]) -> str:
+    values = [f"{getattr(sampling, each):g}" for each in names]
+    return f"| {name} | {' | '.join(values)} |"
+
+
 def with_table(document: str) -> str:
     """A document whose tables are current."""
-    for name, parameters in (
-        ("support", PARAMETERS.values()),
-        ("completions", completions.HONOURED),
-        ("responses", responses_api.SETTLED),
+    for name, rows in (
+        ("support", table(PARAMETERS.values())),
+        ("defaults", defaults()),
+        ("completions", table(completions.HONOURED)),
+        ("responses", table(responses_api.SETTLED)),
     ):
         block = rf"(?<=<!-- {name} table -->\n).*?(?=<!-- end of {name} table -->)"
         parts = re.split(block, document, flags=re.DOTALL)
         assert len(parts) == 2, f"docs/api.md has lost the marks around its {name} table"
-        document = f"{parts[0]}\n{table(parameters)}\n{parts[1]}"
+        document = f"{parts[0]}\n{rows}\n{parts[1]}"
     return document
 
 
