@@ -15,7 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.protocol import response_items as items
 from qwen_openai.protocol.body import parse_object
-from qwen_openai.protocol.chat import ShortText
+from qwen_openai.protocol.chat import Metadata, ShortText
 from qwen_openai.protocol.completions import check_model_name
 from qwen_openai.protocol.explain import find_fault
 from qwen_openai.protocol.fields import header_names, refuse_ignored, refuse_unsupported
@@ -111,10 +111,7 @@ class ResponsesRequest(Wire):
     truncation: Literal["auto", "disabled"] | None = None
     stream: bool | None = None
     stream_options: ObfuscationOptions | None = None
-    metadata: (
-        Annotated[dict[Annotated[str, Field(max_length=64)], ShortText], Field(max_length=16)]
-        | None
-    ) = None
+    metadata: Metadata | None = None
     # vLLM's, as in chat completions
     top_k: int | None = Field(None, ge=-1, le=2**31)
     min_p: float | None = Field(None, ge=0, le=1)
