@@ -47,6 +47,10 @@ class TokenMasks:
             verbose_errors=False,
         )
 
+    def encode(self, raw: bytes) -> list[int]:
+        """Return ids of exactly ``raw``, as the model would write it."""
+        return self._tokenizer.tokenize_bytes(raw)
+
     def start(self, grammar: str) -> "TokenMask":
         """Begin an answer held to ``grammar``, complete as `grammars.build.whole` makes it.
 

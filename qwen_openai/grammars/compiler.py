@@ -49,7 +49,12 @@ def limits() -> LLParserLimits:
 
 def matcher(rules: str) -> LLMatcher:
     """Return a matcher of texts' bytes for rules with the root `answer`; it may be in error."""
-    return LLMatcher(LLTokenizer("byte"), whole(rules, "none"), log_level=0, limits=limits())
+    return whole_matcher(whole(rules, "none"))
+
+
+def whole_matcher(grammar: str) -> LLMatcher:
+    """As `matcher`, for a grammar that is complete."""
+    return LLMatcher(LLTokenizer("byte"), grammar, log_level=0, limits=limits())
 
 
 def problem(rules: str) -> str:

@@ -16,7 +16,17 @@ class Guard:
     def __init__(self, rules: str) -> None:
         """`rules` are those of `build`, with the root `answer`. Raises EngineFailed where they do
         not compile, which rules that `check` passed always do."""
-        matcher = compiler.matcher(rules)
+        self._begin(compiler.matcher(rules))
+
+    @classmethod
+    def of_whole(cls, grammar: str) -> "Guard":
+        """Return a guard for a complete grammar, as `build.whole` makes it: its thoughts are fed
+        too. Raises EngineFailed."""
+        made = object.__new__(cls)
+        made._begin(compiler.whole_matcher(grammar))
+        return made
+
+    def _begin(self, matcher: LLMatcher) -> None:
         if matcher.is_error():
             raise EngineFailed(
                 "The rules that the answer must match could not be made ready. Try again, or ask "

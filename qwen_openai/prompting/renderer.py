@@ -154,6 +154,11 @@ class OverBpe(ABC):
         stops = [bpe.control[token] for token in fill_in.stop_tokens if token in bpe.control]
         self.fill_in_stop_ids = tuple(stops) if self.fills_in else ()
 
+    @property
+    def bpe(self) -> Bpe:
+        """The vocabulary itself."""
+        return self._bpe
+
     @abstractmethod
     def compose(
         self,

@@ -56,8 +56,8 @@ TOKENS = Tokens(
 def body(sampling: Sampling, grammar: str | None = None) -> dict[str, Any]:
     """The body of a job with this sampling."""
     prompt = Prompt([1, 2], 9, grammar=grammar, stop_ids=sampling.stop_token_ids)
-    raw = request_body(job(sampling=sampling), prompt, TOKENS, context=1024, prompt_cache=False)
-    return dict(json.loads(raw))
+    made = request_body(job(sampling=sampling), prompt, TOKENS, context=1024, prompt_cache=False)
+    return dict(json.loads(json.dumps(made)))
 
 
 def test_every_sampling_field_is_sent() -> None:

@@ -9,33 +9,43 @@ import functools
 import itertools
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import orjson
 import psutil
+import structlog
 
 from qwen_openai.core import Event, Job, Started
 from qwen_openai.engines.base import EngineInfo, Health
+from qwen_openai.engines.llamacpp.answers import Answer
 from qwen_openai.engines.llamacpp.child import Config
 from qwen_openai.engines.llamacpp.chunks import Ask, Translator
+from qwen_openai.engines.llamacpp.enforce import Enforcer
 from qwen_openai.engines.llamacpp.frames import Frame, Kind
 from qwen_openai.engines.llamacpp.requests import (
+    Body,
     Tokens,
     penalty_changes,
     request_body,
     stop_ids,
 )
+from qwen_openai.engines.llamacpp.steps import Held, Kept
 from qwen_openai.engines.llamacpp.supervisor import Supervisor, Timings
 from qwen_openai.engines.llamacpp.workers import Workers
-from qwen_openai.errors import ApiError, EngineFailed, EngineUnavailable
-from qwen_openai.prompting.prepare import prepare, prompt_ids
+from qwen_openai.engines.masks import TokenMasks
+from qwen_openai.errors import ApiError, EngineFailed, EngineUnavailable, InvalidRequest
+from qwen_openai.grammars.guard import Guard
+from qwen_openai.prompting.prepare import Prompt, prepare, prompt_ids
 from qwen_openai.prompting.render import Renderer
 
 _PROMPT_THREADS = 2
 _T = TypeVar("_T")
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,15 @@ class Vocabulary:
     def tokens(self) -> Tokens:
         return Tokens(self.stop_ids, self.special, self.renderer.vocab_size, self._piece)
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """The control tokens that end an answer; of a family that names none, any of them does."""
+        return self.stop_ids & self.special or self.special
+
+    def masks(self) -> TokenMasks:
+        """Make the masks of grammars; takes a second. Raises EngineFailed."""
+        return TokenMasks(self.renderer.bpe, self.renderer.vocab_size, self.ends)
+
     def _piece(self, number: int) -> bytes:
         # A model may have rows for more ids than its vocabulary has tokens.
         return self.renderer.pieces([number])[0] if self.renderer.knows(number) else b""
@@ -77,44 +96,12 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A job, ready for the child: the body, and what its chunks mean."""
+    """A job, ready for the child: the body, what its chunks mean, and what holds it to a grammar,
+    if it has one."""
 
-    body: bytes
+    body: Body
     ask: Ask
-
-
-class _Answer:
-    """The frames of one request on their way to its generator."""
-
-    __slots__ = ("_failure", "_frames", "_waiter", "number")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self._frames: deque[Frame] = deque()
-        self._failure: ApiError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    def push(self, frame: Frame) -> None:
-        self._frames.append(frame)
-        self._wake()
-
-    def fail(self, error: ApiError) -> None:
-        """End the answer; frames that came before are still handed out."""
-        self._failure = error
-        self._wake()
-
-    async def next(self) -> Frame:
-        """The next frame, waiting for it. Raises what `fail` was given."""
-        while not self._frames:
-            if self._failure is not None:
-                raise self._failure
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return self._frames.popleft()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    kept: Kept | None
 
 
 class LlamaCppEngine:
@@ -131,8 +118,9 @@ class LlamaCppEngine:
         self._options = options
         self._load_vocabulary = load_vocabulary
         self._vocabulary: asyncio.Task[Vocabulary] | None = None
-        self._answers: dict[int, _Answer] = {}
+        self._answers: dict[int, Answer] = {}
         self._workers = Workers(_PROMPT_THREADS, "prompts")
+        self._enforcer = Enforcer(self._submit, self._in_thread)
         self._numbers = itertools.count(1)
         self._progress = 0.0
         self._memory = 0
@@ -222,20 +210,40 @@ class LlamaCppEngine:
         is not ready, EngineFailed when it breaks."""
         vocabulary = await self._ready_vocabulary()
         request = await self._in_thread(functools.partial(self._request, job, vocabulary))
+        kept = request.kept
+        async with aclosing(self._events(request)) as events:
+            async for event in events:
+                yield event
+        if kept is not None and kept.left:
+            _log.info("grammar_left_by_llama", job=job.id, tokens=kept.tokens)
+            async with aclosing(self._enforcer.go_on(kept, vocabulary.masks)) as events:
+                async for event in events:
+                    yield event
+
+    async def _events(self, request: _Request) -> AsyncGenerator[Event, None]:
+        """llama.cpp's own answer, as far as it keeps to its grammar."""
+        kept = request.kept
         translator = Translator(request.ask)
         answer = self._submit(request.body)
         try:
             over = False
             while not over:
-                events = translator.feed(_payload(await answer.next()))
+                events = translator.feed(await answer.chunk())
+                answer.ended = translator.ended
                 over = translator.done
-                if over:
+                if kept is not None:
+                    events = kept.take(events, translator.ids)
+                    over = over or kept.left
+                if kept is not None and kept.left:
+                    # What goes on with the answer shall find the slot free.
+                    await answer.end()
+                elif over:
                     # Before the reader takes the last events: it may take its time.
-                    self._leave(answer, translator)
+                    answer.leave()
                 for event in events:
                     yield event
         finally:
-            self._leave(answer, translator)
+            answer.leave()
 
     async def tokenize(self, job: Job) -> list[int]:
         """Return the ids of a job's prompt. Raises InvalidRequest, EngineUnavailable while the
@@ -266,8 +274,8 @@ class LlamaCppEngine:
         body = request_body(
             job, prompt, tokens, context=options.context, prompt_cache=options.prompt_cache
         )
-        ends = stop_ids(prompt, tokens)
-        return _Request(body, Ask(started, ends, job.sampling.logprobs, tokens.piece))
+        ask = Ask(started, stop_ids(prompt, tokens), job.sampling.logprobs, tokens.piece)
+        return _Request(body, ask, _kept(job, prompt, vocabulary.ends, ask, body))
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:
         """Work on a prompt in a thread; cancelled, it holds on until the thread is free again, for
@@ -299,20 +307,20 @@ class LlamaCppEngine:
                 retry_after=self._supervisor.retry_after,
             )
 
-    def _submit(self, body: bytes) -> _Answer:
+    def _submit(self, body: Body) -> Answer:
         self._require_ready()
         if not self._answers:
             self._progress = time.monotonic()
-        answer = _Answer(next(self._numbers))
+        answer = Answer(next(self._numbers), forget=self._forget, cancel=self._cancel)
         self._answers[answer.number] = answer
-        self._supervisor.send(Kind.SUBMIT, answer.number, body)
+        self._supervisor.send(Kind.SUBMIT, answer.number, orjson.dumps(body))
         return answer
 
-    def _leave(self, answer: _Answer, translator: Translator) -> None:
-        """Forget an answer, and have the child stop making it unless it has stopped itself."""
-        known = self._answers.pop(answer.number, None)
-        if known is not None and not translator.ended:
-            self._supervisor.send(Kind.CANCEL, answer.number)
+    def _forget(self, number: int) -> bool:
+        return self._answers.pop(number, None) is not None
+
+    def _cancel(self, number: int) -> None:
+        self._supervisor.send(Kind.CANCEL, number)
 
     def _on_frame(self, frame: Frame) -> None:
         self._progress = time.monotonic()
@@ -339,12 +347,27 @@ class LlamaCppEngine:
         return None
 
 
-def _payload(frame: Frame) -> bytes:
-    """The chunk in a frame. Raises EngineFailed when the request is over without a last chunk."""
-    if frame.kind is Kind.CHUNK:
-        return frame.payload
-    reason = frame.payload.decode(errors="replace") or "it ended early"
-    raise EngineFailed(f"The engine could not answer this request: {reason}. Send it again.")
+def _kept(job: Job, prompt: Prompt, ends: frozenset[int], ask: Ask, body: Body) -> Kept | None:
+    """What follows a job's answer through its grammar. Raises InvalidRequest where that is too much
+    for it: behind a thought a grammar may cost more than it does alone."""
+    if prompt.grammar is None or job.grammar is None:
+        return None
+    stops = frozenset(prompt.stop_ids)
+    held = Held(
+        ask=ask,
+        body=body,
+        grammar=prompt.grammar,
+        ids=prompt.ids,
+        max_tokens=prompt.max_tokens,
+        ends=ends,
+        stops=stops,
+        param=job.grammar.param,
+        watched=job.watched,
+    )
+    try:
+        return Kept(held, Guard.of_whole(prompt.grammar))
+    except EngineFailed as error:
+        raise InvalidRequest(error.message, param=job.grammar.param) from error
 
 
 def _resident(pid: int) -> int:

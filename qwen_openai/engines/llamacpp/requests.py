@@ -5,11 +5,11 @@ Every sampling field is sent with every request, because llama.cpp's defaults ar
 is said as a grammar over token ids.
 """
 
+import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-
-import orjson
+from typing import cast
 
 from qwen_openai.core import Job, Sampling
 from qwen_openai.errors import UnsupportedParameter
@@ -17,6 +17,9 @@ from qwen_openai.prompting.prepare import Prompt
 
 # This seed means "random" to llama.cpp.
 _RANDOM_SEED = 0xFFFFFFFF
+# Far from the neighbours, which other choices have.
+_SEED_STRIDE = 0x9E3779B1
+_RUNS = re.compile(rb"[^\0]+")
 
 # The order of vLLM and Hugging Face: temperature shapes the distribution that min_p and top_p cut.
 # top_k keeps the same tokens before or after temperature, and is cheapest first.
@@ -53,10 +56,14 @@ def to_uint32(seed: int | None, choice: int) -> int:
     return ((wide ^ (wide >> 32)) % 2**32 + choice) % _RANDOM_SEED
 
 
+Body = dict[str, object]
+"""A request to llama.cpp, before it is JSON."""
+
+
 def request_body(
     job: Job, prompt: Prompt, tokens: Tokens, *, context: int, prompt_cache: bool
-) -> bytes:
-    """The body of a completion request, as JSON.
+) -> Body:
+    """The body of a completion request.
 
     Raises UnsupportedParameter for a stop token that is part of a character, and for `min_tokens`
     beside a grammar.
@@ -65,45 +72,67 @@ def request_body(
     greedy = sampling.is_greedy
     _check_stops(sampling, tokens)
     ignore_eos, bias = _biases(sampling, prompt, tokens)
-    return orjson.dumps(
-        {
-            "prompt": prompt.ids,
-            "n_predict": prompt.max_tokens,
-            "stream": True,
-            # Chunks then carry token ids and the exact count so far.
-            "verbose": True,
-            # An empty chunk as prefill begins and after each of its batches: places to cancel.
-            "return_progress": True,
-            "cache_prompt": prompt_cache,
-            "seed": to_uint32(sampling.seed, job.choice),
-            "samplers": _SAMPLERS,
-            "temperature": 1.0 if greedy else sampling.temperature,
-            "top_k": 1 if greedy else sampling.top_k,
-            "top_p": sampling.top_p,
-            "min_p": sampling.min_p,
-            "repeat_penalty": sampling.repetition_penalty,
-            "repeat_last_n": context,
-            "presence_penalty": sampling.presence_penalty,
-            "frequency_penalty": sampling.frequency_penalty,
-            "typical_p": 1.0,
-            "top_n_sigma": -1.0,
-            "dry_multiplier": 0.0,
-            "xtc_probability": 0.0,
-            "dynatemp_range": 0.0,
-            "mirostat": 0,
-            "adaptive_target": -1.0,
-            "min_keep": 0,
-            "n_keep": 0,
-            # A token's own logprob comes only beside at least one alternative.
-            "n_probs": 0 if sampling.logprobs is None else max(sampling.logprobs, 1),
-            "post_sampling_probs": False,
-            "n_cache_reuse": 0,
-            "ignore_eos": ignore_eos,
-            "logit_bias": bias,
-            "grammar": _grammar(sampling, prompt, tokens),
-            "stop": [],
-        }
-    )
+    return {
+        "prompt": prompt.ids,
+        "n_predict": prompt.max_tokens,
+        "stream": True,
+        # Chunks then carry token ids and the exact count so far.
+        "verbose": True,
+        # An empty chunk as prefill begins and after each of its batches: places to cancel.
+        "return_progress": True,
+        "cache_prompt": prompt_cache,
+        "seed": to_uint32(sampling.seed, job.choice),
+        "samplers": _SAMPLERS,
+        "temperature": 1.0 if greedy else sampling.temperature,
+        "top_k": 1 if greedy else sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        "repeat_last_n": context,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "typical_p": 1.0,
+        "top_n_sigma": -1.0,
+        "dry_multiplier": 0.0,
+        "xtc_probability": 0.0,
+        "dynatemp_range": 0.0,
+        "mirostat": 0,
+        "adaptive_target": -1.0,
+        "min_keep": 0,
+        "n_keep": 0,
+        # A token's own logprob comes only beside at least one alternative.
+        "n_probs": 0 if sampling.logprobs is None else max(sampling.logprobs, 1),
+        "post_sampling_probs": False,
+        "n_cache_reuse": 0,
+        "ignore_eos": ignore_eos,
+        "logit_bias": bias,
+        "grammar": _grammar(sampling, prompt, tokens),
+        "stop": [],
+    }
+
+
+def step_body(body: Body, ids: Sequence[int], allowed: bytes, number: int) -> Body:
+    """The body of a request that goes on with an answer by one token: the ``number``-th of those,
+    from 1 on, behind ``ids``; ``allowed`` has a byte for each id, 0 for one that may not come.
+
+    What was said before is in the slot's memory, if nobody took the slot meanwhile.
+    """
+    ranges = ",".join(f"{run.start()}-{run.end() - 1}" for run in _RUNS.finditer(allowed))
+    seed = cast("int", body["seed"])
+    return {
+        **body,
+        "prompt": ids,
+        "n_predict": 1,
+        "cache_prompt": True,
+        "seed": (seed + number * _SEED_STRIDE) % _RANDOM_SEED,
+        "grammar": f"{_LLGUIDANCE}start: <[{ranges}]>\n",
+    }
+
+
+def named(body: Body) -> Body:
+    """The same request, with an answer that names a token which is only a part of a character. It
+    comes in one chunk at the end, so it cannot be left before."""
+    return {**body, "stream": False, "return_tokens": True, "return_progress": False}
 
 
 def stop_ids(prompt: Prompt, tokens: Tokens) -> frozenset[int]:
