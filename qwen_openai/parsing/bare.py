@@ -50,6 +50,11 @@ class BareCalls:
         """See `calls.CallParser`."""
         return self._ended or self._inner.ended
 
+    @property
+    def inside(self) -> bool:
+        """See `calls.CallParser`. Before its name an object may be any."""
+        return self._inner.inside if self._body is None else self._body.named
+
     def feed(self, text: str) -> list[Piece]:
         """See `calls.CallParser`."""
         text, place = self._held + text, 0

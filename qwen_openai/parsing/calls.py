@@ -40,6 +40,10 @@ class CallParser(Protocol):
     def ended(self) -> bool:
         """Whether the answer is over for the parser: what comes behind is no part of it."""
 
+    @property
+    def inside(self) -> bool:
+        """Whether what comes next stands in a call, as far as can be told."""
+
     def feed(self, text: str) -> list[Piece]:
         """Take the next piece of text."""
 

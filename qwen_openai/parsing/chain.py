@@ -23,7 +23,7 @@ from qwen_openai.core import (
 )
 from qwen_openai.errors import EngineFailed
 from qwen_openai.parsing.bare import BareCalls
-from qwen_openai.parsing.calls import CallArguments, CallParser, CallStart, Piece
+from qwen_openai.parsing.calls import CallArguments, CallParser, CallStart, Piece, joined
 from qwen_openai.parsing.entries import Entries
 from qwen_openai.parsing.hermes import hermes_calls
 from qwen_openai.parsing.react import Opening, ReactCalls
@@ -113,13 +113,9 @@ class Chain:
         return []
 
     def _answer(self, index: int, text: str, tokens: int) -> list[Event]:
-        stops = self._stops
-        if stops is not None and self._tokens >= self._job.sampling.min_tokens:
-            text = stops.feed(text)
-        self._check(text)
-        pieces: list[Piece] = [text] if self._calls is None else self._calls.feed(text)
+        text, pieces = self._read(text)
         out = self._events(index, pieces, tokens, self._taken(text))
-        matched = stops is not None and stops.matched
+        matched = self._stops is not None and self._stops.matched
         if not matched and (self._calls is None or not self._calls.ended):
             return out
         # The Finish that follows counts everything: an empty Text would only say it twice.
@@ -127,6 +123,28 @@ class Chain:
         rest: list[Piece] = [] if self._calls is None else self._calls.flush(cut=False)
         kept += self._events(index, rest, 0, ())
         return [*kept, self._finished(Finish(index, "stop", self._tokens))]
+
+    def _read(self, text: str) -> tuple[str, list[Piece]]:
+        """Return what of the answer's text stop strings let through, and what it becomes.
+
+        Within a call none is looked for: half a call, taken for a whole one, does harm."""
+        stops, calls = self._stops, self._calls
+        if stops is None or self._tokens < self._job.sampling.min_tokens:
+            return text, self._pieces(text)
+        passed = stops.feed(text)
+        pieces = self._pieces(passed)
+        while stops.matched:
+            inside = calls is not None and calls.inside
+            more = stops.go_on() if inside else stops.ending()
+            passed += more
+            pieces += self._pieces(more)
+            if not inside:
+                break
+        return passed, joined(pieces)
+
+    def _pieces(self, text: str) -> list[Piece]:
+        self._check(text)
+        return [text] if self._calls is None else self._calls.feed(text)
 
     def _finish(self, event: Finish) -> list[Event]:
         """Let out what is held back, and say how the answer ended."""

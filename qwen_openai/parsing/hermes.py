@@ -51,6 +51,11 @@ class JsonCall:
         self._word = ""
         self._part: list[str] = []
 
+    @property
+    def named(self) -> bool:
+        """Whether it names a tool."""
+        return self._name is not None
+
     def feed(self, text: str, place: int) -> int:
         """See `calls.CallBody`."""
         while place < len(text) and self.state is Reading.OPEN:

@@ -78,6 +78,14 @@ class ReactCalls:
             _State.ANSWER: self._read_answer,
         }
 
+    @property
+    def inside(self) -> bool:
+        """See `calls.CallParser`. A name counts as long as it may become a tool's."""
+        if self._state is _State.NAME:
+            name = self._name.strip()
+            return any(each.startswith(name) for each in self._names)
+        return self._state in (_State.NAMED, _State.INPUT)
+
     def feed(self, text: str) -> list[Piece]:
         """Take the next piece of text."""
         for piece in self._lines.feed(text):

@@ -8,17 +8,20 @@ are complete at the same place, the longest.
 
 
 class StopStrings:
-    """Feed text; get back what can be no part of a stop string. After a match `matched` is True,
-    what `feed` returned was the last text, and nothing more may be fed."""
+    """Feed text; get back what can be no part of a stop string. After a match `matched` is True and
+    what `feed` returned was the text before it; nothing more may be fed, unless `go_on`."""
 
-    __slots__ = ("_followers", "_held", "_include", "matched")
+    __slots__ = ("_followers", "_found", "_held", "_include", "_rest", "matched")
 
     def __init__(self, stops: tuple[str, ...], *, include: bool = False) -> None:
         """`stops` are non-empty strings; without any, text passes through. With `include` the
-        string that matches is let out as well."""
+        string that matches is let out as well, by `ending`."""
         self._include = include
         self._followers = [_Follower(stop) for stop in stops]
         self._held = ""
+        # The string that matched, and what stands behind it.
+        self._found = ""
+        self._rest = ""
         self.matched = False
 
     def feed(self, text: str) -> str:
@@ -37,14 +40,27 @@ class StopStrings:
         pending = self._held + text
         if best is not None:
             end, negative_length = best
+            behind = len(self._held) + end
+            start = behind + negative_length
+            self._held, self._found, self._rest = "", pending[start:behind], pending[behind:]
             self.matched = True
-            behind = 0 if self._include else negative_length
-            safe = pending[: len(self._held) + end + behind]
-            self._held = ""
-            return safe
+            return pending[:start]
         cut = len(pending) - hold
         self._held = pending[cut:]
         return pending[:cut]
+
+    def ending(self) -> str:
+        """Return what of the string that matched is to be let out."""
+        return self._found if self._include else ""
+
+    def go_on(self) -> str:
+        """The match is no end: let its string out, and read what stands behind it, as `feed`."""
+        found, rest = self._found, self._rest
+        self._found = self._rest = ""
+        self.matched = False
+        for follower in self._followers:
+            follower.length = 0
+        return found + self.feed(rest)
 
     def flush(self) -> str:
         """Return what is held back: the text is over, so it is no part of a stop string."""

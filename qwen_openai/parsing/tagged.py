@@ -45,6 +45,11 @@ class TaggedCalls:
         self._wrote = False
         self._behind_call = False
 
+    @property
+    def inside(self) -> bool:
+        """See `calls.CallParser`."""
+        return self._body is not None
+
     def feed(self, text: str) -> list[Piece]:
         """See `calls.CallParser`."""
         text, place = self._held + text, 0

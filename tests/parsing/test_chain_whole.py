@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from qwen_openai.core import (
     Started,
     Text,
     TokenLogprob,
+    Tool,
     ToolCallArguments,
     ToolCallStart,
 )
@@ -125,6 +127,59 @@ def test_no_split_changes_what_the_chain_says(
             assert (other.calls, other.reason) == (one.calls, one.reason)
             seen = "".join(entry.text for entry in other.logprobs)
             assert text.startswith(seen)
+
+
+LONG = "line one\\nline two of what shall be written into that file, STOP and on"
+IN_CALLS = {
+    "hermes": '<tool_call>\n{"name": "f", "arguments": {"x": "%s"}}\n</tool_call>',
+    "xml": "<tool_call>\n<function=f>\n<parameter=x>\n%s\n</parameter>\n</function>\n</tool_call>",
+    "react": 'Action: f\nAction Input: {"x": "%s"}\nObservation:',
+    "bare": '{"name": "f", "arguments": {"x": "%s"}}',
+}
+
+
+@given(
+    st.sampled_from(sorted(IN_CALLS)),
+    st.sampled_from([("STOP",), ("\n",), ("}",), ("</",), ("wr", '"}'), ("Input:",)]),
+    st.sampled_from(["STOP", LONG]),
+    st.lists(st.integers(0, 200), max_size=8),
+)
+def test_no_stop_string_cuts_a_call(
+    syntax: str, stops: tuple[str, ...], value: str, cuts: list[int]
+) -> None:
+    written = "hermes" if syntax == "bare" else syntax
+    tools = (Tool("f", parameters={"properties": {"x": {"type": "string"}}}),)
+    made = job(
+        tools=tools,
+        tool_syntax=written,
+        bare_calls=syntax == "bare",
+        sampling=Sampling(stop=stops),
+    )
+    whole = run(made, split(IN_CALLS[syntax] % value, cuts))
+    (call,) = whole.calls
+    said = value if syntax == "xml" else value.replace("\\n", "\n")
+    assert orjson.loads(call.arguments) == {"x": said}
+    assert (whole.text, whole.reason) == ("", "tool_calls")
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "said"),
+    [
+        ('a STOP <tool_call>{"name": "f", "arguments": {}}</tool_call>', "STOP", "a "),
+        ('a <tool_call>{"name": "f", "arguments": {}}</tool_call>', "<tool_call>", "a "),
+        ('<tool_call>{"name": "f", "arguments": {}}</tool_call>b STOP c', "STOP", "b "),
+        ('{"nobody": "STOP"}', "STOP", '{"nobody": "'),
+    ],
+)
+def test_stop_strings_around_calls(text: str, stop: str, said: str) -> None:
+    made = job(
+        tools=(Tool("f"),),
+        tool_syntax="hermes",
+        bare_calls=True,
+        sampling=Sampling(stop=(stop,)),
+    )
+    for pieces in ([text], list(text)):
+        assert run(made, pieces).text.strip() == said.strip()
 
 
 @pytest.mark.parametrize("reason", ["stop", "length"])
