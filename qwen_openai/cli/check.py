@@ -23,21 +23,25 @@ _STYLES: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "skip": "yel
 
 
 def check(
-    url: Annotated[str, typer.Argument(help="The server, as an SDK's base_url.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="The server, as an SDK's base_url.")],
     model: Annotated[
-        str | None, typer.Option(help="The model to ask; by default the server's first.")
+        str | None,
+        typer.Option(metavar="NAME", help="The model to ask; by default the server's first."),
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="Its API key; by default QWEN_OPENAI_API_KEY.")
+        str | None,
+        typer.Option(metavar="KEY", help="Its API key; by default QWEN_OPENAI_API_KEY."),
     ] = None,
     only: Annotated[
-        str, typer.Option(help="Only the facts whose name begins so, like `stream`.")
+        str,
+        typer.Option(metavar="TEXT", help="Only the facts whose name begins so, like `stream`."),
     ] = "",
     timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds that the server may be silent.")
+        float, typer.Option(min=1, metavar="SECONDS", help="How long the server may be silent.")
     ] = 120.0,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the results as JSON instead of a table.")
+        bool,
+        typer.Option("--json", metavar=" ", help="Print the results as JSON, not as a table."),
     ] = False,
 ) -> None:
     """Try what clients rely on against any OpenAI-compatible server.
