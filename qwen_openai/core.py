@@ -123,8 +123,9 @@ class Job:
 
     ``tools`` are those that the model is told of and may call, in ``tool_syntax``; with
     ``bare_calls`` an answer that is nothing but a call of one of them, as JSON, perhaps in a fence,
-    counts as a call. ``parallel_tool_calls`` False ends the answer after one call. ``calls_reason``
-    is how an answer with calls is finished.
+    counts as a call. With ``calls_lead`` an answer that does not begin with a call has none: its
+    text has a format of its own. ``parallel_tool_calls`` False ends the answer after one call.
+    ``calls_reason`` is how an answer with calls is finished.
 
     ``grammar`` is enforced by engines and checked by the parser chain.
 
@@ -147,6 +148,7 @@ class Job:
     tools: tuple[Tool, ...] = ()
     tool_syntax: ToolSyntax | None = None
     bare_calls: bool = False
+    calls_lead: bool = False
     parallel_tool_calls: bool = True
     calls_reason: FinishReason = "tool_calls"
     grammar: Grammar | None = None

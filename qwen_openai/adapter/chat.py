@@ -53,6 +53,7 @@ def chat_job(
         tool_syntax=syntax,
         # An answer in a format may look like a call without being one.
         bare_calls=family.bare_calls and bool(plan.told) and answer is None,
+        calls_lead=bool(plan.told) and answer is not None,
         parallel_tool_calls=plan.parallel,
         calls_reason=plan.reason,
         grammar=plan.grammar(syntax, answer, bare=family.bare_calls),

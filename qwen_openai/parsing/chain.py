@@ -245,9 +245,9 @@ def _calls(job: Job) -> CallParser | None:
     if job.tool_syntax is None or not names:
         return None
     if job.tool_syntax == "xml":
-        tagged = xml_calls(job.tools, parallel=parallel)
+        tagged = xml_calls(job.tools, parallel=parallel, leading=job.calls_lead)
     else:
-        tagged = hermes_calls(names, parallel=parallel)
+        tagged = hermes_calls(names, parallel=parallel, leading=job.calls_lead)
     if job.bare_calls and not job.continue_final_message:
         return BareCalls(names, tagged, parallel=parallel)
     return tagged

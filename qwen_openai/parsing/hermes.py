@@ -16,11 +16,13 @@ from qwen_openai.parsing.tagged import CLOSER, OPENER, TaggedCalls
 _LONGEST_NAME = 512
 
 
-def hermes_calls(names: Iterable[str], *, parallel: bool = True) -> TaggedCalls:
+def hermes_calls(
+    names: Iterable[str], *, parallel: bool = True, leading: bool = False
+) -> TaggedCalls:
     """Return the parser of calls in tags; `names` are the tools that may be called. Without
-    `parallel` the first call is the end."""
+    `parallel` the first call is the end; with `leading` they begin the answer, or are text."""
     known = frozenset(names)
-    return TaggedCalls((OPENER,), lambda: JsonCall(known), parallel=parallel)
+    return TaggedCalls((OPENER,), lambda: JsonCall(known), parallel=parallel, leading=leading)
 
 
 class JsonCall:

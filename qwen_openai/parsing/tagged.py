@@ -23,10 +23,15 @@ class TaggedCalls:
     """
 
     def __init__(
-        self, openers: Sequence[str], new_body: Callable[[], CallBody], *, parallel: bool
+        self,
+        openers: Sequence[str],
+        new_body: Callable[[], CallBody],
+        *,
+        parallel: bool,
+        leading: bool = False,
     ) -> None:
         """With an opener other than `OPENER` a body begins at the opener, else behind it. Without
-        `parallel` the first call is the end."""
+        `parallel` the first call is the end. With `leading` there is none behind text."""
         self.calls = 0
         self.ended = False
         self._openers = tuple(openers)
@@ -34,6 +39,7 @@ class TaggedCalls:
         self._tag = re.compile("|".join(map(re.escape, (*openers, CLOSER))))
         self._new_body = new_body
         self._parallel = parallel
+        self._leading = leading
         self._out: list[Piece] = []
         self._read: Callable[[str, int], int] = self._read_text
         self._body: CallBody | None = None
@@ -97,6 +103,9 @@ class TaggedCalls:
         self._blanks = [end] if end else []
 
     def _read_text(self, text: str, place: int) -> int:
+        if self._leading and not self._may_lead(text[place:].lstrip()):
+            self._write(text[place:])
+            return len(text)
         found = self._opener.search(text, place)
         if found is None:
             end = held_tag(text, place, self._openers)
@@ -106,6 +115,11 @@ class TaggedCalls:
         self._body, self._read, self._begun = self._new_body(), self._read_call, False
         self._raw = [OPENER] if found[0] == OPENER else []
         return found.end() if found[0] == OPENER else found.start()
+
+    def _may_lead(self, text: str) -> bool:
+        """Whether nothing but calls came so far, and the text may begin another."""
+        openers = self._openers
+        return not self._wrote and any(text.startswith(e) or e.startswith(text) for e in openers)
 
     def _read_call(self, text: str, place: int) -> int:
         body = self._body

@@ -38,11 +38,15 @@ _FOLLOWERS = {
 }
 
 
-def xml_calls(tools: Iterable[Tool], *, parallel: bool = True) -> TaggedCalls:
+def xml_calls(
+    tools: Iterable[Tool], *, parallel: bool = True, leading: bool = False
+) -> TaggedCalls:
     """Return the parser of such calls; `tools` may be called. Without `parallel` the first call is
-    the end."""
+    the end; with `leading` they begin the answer, or are text."""
     known = {tool.name: tool.parameters or {} for tool in tools}
-    return TaggedCalls((OPENER, _FUNCTION), lambda: XmlCall(known), parallel=parallel)
+    return TaggedCalls(
+        (OPENER, _FUNCTION), lambda: XmlCall(known), parallel=parallel, leading=leading
+    )
 
 
 class XmlCall:

@@ -173,7 +173,10 @@ def test_results_come_in_the_order_of_their_calls() -> None:
 )
 def test_an_answer_in_a_format_is_no_bare_call(format: dict[str, object]) -> None:
     assert job(tools=[TOOL]).bare_calls
-    assert not job(tools=[TOOL], **format).bare_calls
+    made = job(tools=[TOOL], **format)
+    assert made.calls_lead
+    assert not made.bare_calls
+    assert not job(tools=[TOOL]).calls_lead
     assert job(tools=[TOOL], response_format={"type": "text"}).bare_calls
 
 

@@ -140,8 +140,8 @@ def test_the_items_of_one_turn_are_one_message() -> None:
     assert job(input=items).messages == (
         Message("user", "u"),
         Message("assistant", "a", (ToolCall("1", "f", "{}"), ToolCall("2", "f", "{}")), None, "t"),
-        Message("tool", "r", tool_call_id="2"),
         Message("tool", "r", tool_call_id="1"),
+        Message("tool", "r", tool_call_id="2"),
     )
     assert job(input=items).ignored == ()
 

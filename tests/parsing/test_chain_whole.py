@@ -182,6 +182,28 @@ def test_stop_strings_around_calls(text: str, stop: str, said: str) -> None:
         assert run(made, pieces).text.strip() == said.strip()
 
 
+CALL_IN_XML = "<tool_call>\n<function=f>\n</function>\n</tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ('{"a": "<tool_call><function=f></function></tool_call>"}', 0),
+        ('{"a": "say <function=f></function>"}', 0),
+        (f'{{"a": 1}}\n{CALL_IN_XML}', 0),
+        (f"<tool_call>nothing {CALL_IN_XML}", 0),
+        (CALL_IN_XML, 1),
+        (f"\n{CALL_IN_XML}\n{CALL_IN_XML}\n", 2),
+    ],
+)
+def test_an_answer_in_a_format_has_no_calls_inside(text: str, calls: int) -> None:
+    made = job(tools=(Tool("f"),), tool_syntax="xml", calls_lead=True)
+    for pieces in ([text], list(text)):
+        whole = run(made, pieces)
+        assert len(whole.calls) == calls
+        assert whole.text.strip() == ("" if calls else text)
+
+
 @pytest.mark.parametrize("reason", ["stop", "length"])
 @pytest.mark.parametrize(("made", "row"), SHORT, ids=[row.name for _, row in SHORT])
 def test_the_corpus_through_the_chain(made: Job, row: Row, reason: FinishReason) -> None:
