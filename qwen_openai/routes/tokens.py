@@ -23,6 +23,10 @@ from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.generate import read
 from qwen_openai.routes.notes import note_headers
 from qwen_openai.routes.respond import send_json
+from qwen_openai.routes.work import off_loop
+
+# About what a token is in an answer.
+_TOKEN_BYTES = 8
 
 
 class Tokenize:
@@ -58,7 +62,9 @@ class Tokenize:
         async with self._gateway.tokenizing:
             ids = await engine.tokenize(job)
             pieces = await engine.detokenize(ids) if with_texts else None
-        body = tokenize_body(ids, engine.info().context, pieces)
+        body = await off_loop(
+            len(ids) * _TOKEN_BYTES, tokenize_body, ids, engine.info().context, pieces
+        )
         await send_json(send, body, headers=note_headers(job.changes, job.ignored))
 
 
@@ -81,7 +87,8 @@ class Detokenize:
         async with self._gateway.tokenizing:
             pieces = await self._gateway.service.engine.detokenize(request.tokens)
         headers = note_headers((), request.ignored)
-        await send_json(send, detokenize_body(pieces), headers=headers)
+        body = await off_loop(len(pieces) * _TOKEN_BYTES, detokenize_body, pieces)
+        await send_json(send, body, headers=headers)
 
 
 class ChatInputTokens:

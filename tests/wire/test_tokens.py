@@ -1,10 +1,12 @@
 """POST /tokenize, /detokenize and the counting of a chat's tokens, over a live server."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from qwen_openai.core import Job
 from tests.live import Live, call, threaded
 from tests.wire.letters import Letters
 
@@ -106,3 +108,40 @@ def test_what_is_wrong_is_named(server: Live, path: str, body: object, param: st
 )
 def test_other_models_are_not_here(server: Live, path: str, body: object) -> None:
     assert refused(server, path, body) == (404, "model")
+
+
+class Noted(list[Any]):
+    """A list that notes which threads go through it."""
+
+    def __init__(self, values: Sequence[object], threads: set[str]) -> None:
+        super().__init__(values)
+        self._threads = threads
+
+    def __iter__(self) -> Iterator[Any]:
+        self._threads.add(threading.current_thread().name)
+        return super().__iter__()
+
+
+class Watched(Letters):
+    """Notes which threads go through what it hands out."""
+
+    def __init__(self, threads: set[str]) -> None:
+        super().__init__()
+        self._threads = threads
+
+    async def tokenize(self, job: Job) -> list[int]:
+        return Noted(await super().tokenize(job), self._threads)
+
+    async def detokenize(self, ids: Sequence[int]) -> list[bytes]:
+        return Noted(await super().detokenize(list(range(len(ids)))), self._threads)
+
+
+def test_long_answers_are_made_beside_the_loop() -> None:
+    """The texts of two million tokens held the loop for a second."""
+    threads: set[str] = set()
+    with threaded(lambda: Watched(threads), served_model_name=("m",)) as running:
+        made = post(running, "/tokenize", {"prompt": "ab" * 5000, "return_token_strs": True})
+        assert len(made["tokens"]) == len(made["token_strs"]) == 10_000
+        assert len(post(running, "/detokenize", {"tokens": [97] * 10_000})["prompt"]) == 10_000
+    assert threads
+    assert "live-server" not in threads
