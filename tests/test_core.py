@@ -7,11 +7,15 @@ import pytest
 from qwen_openai import core
 from qwen_openai.core import (
     Finish,
+    Grammar,
     Job,
     Message,
+    RawPrompt,
+    Reasoning,
     Sampling,
     Started,
     Text,
+    TokenLogprob,
     Tool,
     ToolCall,
     ToolCallArguments,
@@ -31,6 +35,10 @@ VALUES = [
     ToolCallArguments(0, 0, "{}"),
     Finish(0, "stop"),
     Usage(),
+    Grammar('answer: "x"', "response_format"),
+    RawPrompt("x"),
+    Reasoning(0, "x"),
+    TokenLogprob("x", b"x", -1.0),
 ]
 
 

@@ -130,7 +130,7 @@ def test_what_is_ignored_and_changed_is_said(client: OpenAI) -> None:
         model="fake",
         messages=[*HELLO, {"role": "system", "content": "Be brief."}],
         user="me",
-        store=False,
+        store=True,
         metadata={"a": "b"},
         max_tokens=10**6,
     )

@@ -140,19 +140,33 @@ def test_with_choice_none_the_model_is_not_told(client: OpenAI) -> None:
     assert answer.choices[0].message.content == "It is warm."
 
 
+def test_a_call_that_must_be_made_is_finished_as_openai_does(client: OpenAI) -> None:
+    required = client.chat.completions.create(
+        model="fake", messages=ASK, tools=TOOLS, tool_choice="required"
+    )
+    assert required.choices[0].finish_reason == "tool_calls"
+    named = client.chat.completions.create(
+        model="fake",
+        messages=ASK,
+        tools=TOOLS,
+        tool_choice={"type": "function", "function": {"name": "weather"}},
+    )
+    assert named.choices[0].finish_reason == "stop"
+    for answer in (required, named):
+        (made,) = answer.choices[0].message.tool_calls or ()
+        assert made.type == "function"
+        assert json.loads(made.function.arguments) == ARGUMENTS
+
+
 def test_what_cannot_be_enforced_is_refused(client: OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="cannot be enforced") as refused:
-        client.chat.completions.create(
-            model="fake", messages=ASK, tools=TOOLS, tool_choice="required"
-        )
-    assert refused.value.param == "tool_choice"
-    with pytest.raises(openai.BadRequestError, match="cannot be enforced") as strict:
+    function = {"name": "f", "strict": True, "parameters": {"type": "array", "uniqueItems": True}}
+    with pytest.raises(openai.BadRequestError, match="uniqueItems") as strict:
         client.chat.completions.create(
             model="fake",
             messages=ASK,
-            tools=[{"type": "function", "function": {"name": "f", "strict": True}}],
+            tools=[{"type": "function", "function": function}],  # type: ignore[typeddict-item]  # JSON
         )
-    assert strict.value.param == "tools[0].function.strict"
+    assert strict.value.param == "tools"
 
 
 def test_hostile_results_are_said(server: Live) -> None:
