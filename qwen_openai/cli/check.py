@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qwen_openai.cli.client import Client
+from qwen_openai.cli.client import Client, GatewayUnreachable
 from qwen_openai.conformance.catalogue import FACTS
 from qwen_openai.conformance.fact import Fact, Outcome, Verdict, try_all
 from qwen_openai.conformance.target import Target
@@ -75,6 +75,11 @@ def _target(url: str, model: str | None, key: str | None, timeout: float) -> Tar
     client = Client(url, key)
     try:
         served = client.model_names()
+    except GatewayUnreachable:
+        raise StartupError(
+            f"No server answers at {client.base_url}.",
+            fix="Start it, or give the base_url that its clients use, mostly one that ends in /v1.",
+        ) from None
     finally:
         client.close()
     if model is None:
