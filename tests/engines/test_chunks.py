@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from qwen_openai.core import Event, Finish, Started, Text, TokenLogprob
-from qwen_openai.engines.llamacpp.chunks import Ask, Translator
+from qwen_openai.engines.llamacpp.chunks import Ask, Picked, Translator, read_step
 from qwen_openai.errors import ContextLengthExceeded, EngineFailed
 
 
@@ -158,6 +158,39 @@ def test_an_answer_that_ends_by_itself_needs_no_cancelling() -> None:
     translator.feed(last("length", 0))
     assert translator.done
     assert translator.ended
+
+
+def test_the_tokens_of_a_text_are_named_as_far_as_llama_does() -> None:
+    translator = Translator(asked(frozenset({5})))
+    seen = []
+    for payload in (
+        chunk("a", (1,), 1),
+        chunk("", (9,), 2),
+        chunk("b", (1,), 3),
+        chunk("🦜", (8,), 6),
+        chunk("<stop>", (5,), 7),
+    ):
+        translator.feed(payload)
+        seen.append(translator.ids)
+    assert seen == [[1], [1], [9, 1], [8], [5]]
+
+
+def test_a_step_brings_a_token() -> None:
+    sent = chunk("a", (1,), 1, probabilities=[probability(b"a", -0.5, (5, -3.0))])
+    assert read_step(progress(0, 5), asked(logprobs=1)) is True
+    assert read_step(sent, asked()) == Picked(1, None)
+    top = (TokenLogprob("<stop>", b"<stop>", -3.0),)
+    assert read_step(sent, asked(logprobs=1)) == Picked(1, TokenLogprob("a", b"a", -0.5, top))
+
+
+def test_a_step_may_keep_its_token_to_itself() -> None:
+    assert read_step(last("length", 1), asked()) is False
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'{"error": {"message": "NaN"}}'])
+def test_a_step_that_is_none_fails_the_answer(payload: bytes) -> None:
+    with pytest.raises(EngineFailed):
+        read_step(payload, asked())
 
 
 @pytest.mark.parametrize(

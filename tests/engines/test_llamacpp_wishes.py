@@ -7,9 +7,8 @@ import pytest_asyncio
 
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.llamacpp import LlamaCppEngine
-from qwen_openai.errors import EngineFailed, InvalidRequest, UnsupportedParameter
+from qwen_openai.errors import InvalidRequest, UnsupportedParameter
 from qwen_openai.grammars import build
-from qwen_openai.grammars.guard import Guard
 from tests.engines.conftest import MakeEngine, Running
 from tests.engines.contract import collect, finish_of, text_of
 from tests.engines.wishes import GrammarContract, TokenContract, bound, id_of, texts_of, wish
@@ -102,19 +101,6 @@ async def test_what_cannot_be_kept_is_refused_by_name(engine: LlamaCppEngine) ->
 
 def _is_text(raw: bytes) -> bool:
     return "\ufffd" not in raw.decode(errors="replace")
-
-
-async def test_a_grammar_that_the_child_refuses_is_caught_by_the_guard(
-    engine: LlamaCppEngine,
-) -> None:
-    # llama.cpp says so in its log alone, and answers as if there were none.
-    garbage, child = "answer: %%%((", engine.pid
-    events = await collect(engine, bound("Say hello.", garbage))
-    assert "hello" in text_of(events).lower()
-    with pytest.raises(EngineFailed):
-        Guard(garbage)
-    assert engine.pid == child
-    assert text_of(await collect(engine, wish())) == text_of(await collect(engine, wish()))
 
 
 async def test_usage_is_the_same_with_and_without_wishes(engine: LlamaCppEngine) -> None:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from qwen_openai.core import Sampling
 from qwen_openai.engines.llamacpp.requests import (
     Tokens,
+    named,
     penalty_changes,
     request_body,
+    step_body,
     stop_ids,
     to_uint32,
 )
@@ -182,3 +184,23 @@ def test_a_stop_inside_a_character_is_refused() -> None:
 
 def test_stops_of_all_kinds_end_the_answer() -> None:
     assert stop_ids(Prompt([1], 1, stop_ids=(8, 98)), TOKENS) == {8, 50, 98}
+
+
+def test_a_step_is_the_same_request_for_one_of_what_may_come() -> None:
+    before = body(Sampling(temperature=0.5, seed=5, logprobs=2), "start: answer\n")
+    allowed = bytes((0, 9, 9, 0, 0, 9))
+    step = step_body(before, [1, 2, 3], allowed, 1)
+    changed = {name for name in step if step[name] != before[name]}
+    assert changed == {"prompt", "n_predict", "cache_prompt", "seed", "grammar"}
+    assert (step["prompt"], step["n_predict"], step["cache_prompt"]) == ([1, 2, 3], 1, True)
+    assert step["grammar"] == "%llguidance {}\nstart: <[1-2,5-5]>\n"
+    assert step == step_body(before, [1, 2, 3], allowed, 1)
+    assert named(step)["stream"] is False
+
+
+@given(int64, st.integers(1, 10_000))
+def test_every_step_has_a_seed_of_its_own(seed: int, number: int) -> None:
+    first = {"seed": to_uint32(seed, 0)}
+    seeds = [step_body(first, [], b"\1", each)["seed"] for each in (number, number + 1)]
+    assert all(isinstance(each, int) and 0 <= each < 0xFFFFFFFF for each in seeds)
+    assert len({first["seed"], *seeds}) == 3

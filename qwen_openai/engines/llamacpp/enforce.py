@@ -28,13 +28,15 @@ class InThread(Protocol):
 
 
 class Enforcer:
-    """One an engine; makes the vocabulary's masks when they are first needed, and keeps them."""
+    """One an engine; makes the vocabulary's masks when they are first needed, and keeps them.
+    ``count`` is how many answers it was asked to carry on."""
 
     def __init__(self, submit: Callable[[Body], Answer], in_thread: InThread) -> None:
         self._submit = submit
         self._in_thread = in_thread
         self._making = asyncio.Lock()
         self._masks: TokenMasks | None = None
+        self.count = 0
 
     async def go_on(
         self, kept: Kept, make_masks: Callable[[], TokenMasks]
@@ -44,6 +46,7 @@ class Enforcer:
         Raises InvalidRequest where the grammar is too much for our masks too and nothing of the
         answer has been sent, EngineFailed where something has, and what the child fails with.
         """
+        self.count += 1
         letters = Letters(kept)
         try:
             masks = await self._ready_masks(make_masks)

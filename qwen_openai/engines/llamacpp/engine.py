@@ -155,6 +155,11 @@ class LlamaCppEngine:
         """Answers that the child has been asked for and that are not over."""
         return len(self._answers)
 
+    @property
+    def carried_on(self) -> int:
+        """Answers, since the beginning, that llama.cpp let stray from their grammar."""
+        return self._enforcer.count
+
     async def start(self) -> None:
         """Load the model in a child process. Raises StartupError: a missing library, a CPU without
         AVX2, a file that is no model, too little memory."""
