@@ -79,7 +79,7 @@ HONOURED = (
         "seed",
         "honoured",
         "an integer between -9223372036854775808 and 9223372036854775807",
-        "the same request alone gives the same answer",
+        "the same request alone, without a prompt cache, gives the same answer",
     ),
     Parameter(
         "max_tokens",

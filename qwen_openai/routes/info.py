@@ -56,7 +56,7 @@ class Capabilities:
 def _endpoints(scope: Scope) -> list[str]:
     """Return "GET /path" for every route of the API; pages for people are not in its schema."""
     return [
-        f"{method} {route.path}"
+        f"{method} {route.path_format}"
         for route in scope["app"].routes
         if isinstance(route, Route) and route.include_in_schema
         for method in sorted(route.methods or ())

@@ -21,7 +21,7 @@ def test_what_is_told_is_true() -> None:
         assert answer.status == 200
         told = answer.json()
         assert told["model"] == server.gateway.model_names[0]
-        for endpoint in ("POST /v1/chat/completions", "GET /v1/models", "GET /health/live"):
+        for endpoint in ("POST /v1/chat/completions", "GET /v1/models/{model}", "GET /health/live"):
             assert endpoint in told["endpoints"]
         for endpoint in told["endpoints"]:
             method, _, path = endpoint.partition(" ")
