@@ -153,7 +153,8 @@ def test_a_call_that_must_be_made_is_finished_as_openai_does(client: OpenAI) -> 
     )
     assert named.choices[0].finish_reason == "stop"
     for answer in (required, named):
-        (made,) = answer.choices[0].message.tool_calls or ()
+        assert answer.choices[0].message.tool_calls is not None
+        (made,) = answer.choices[0].message.tool_calls
         assert made.type == "function"
         assert json.loads(made.function.arguments) == ARGUMENTS
 
