@@ -19,7 +19,7 @@ from qwen_openai.protocol.body import parse_object
 from qwen_openai.protocol.explain import find_fault
 from qwen_openai.protocol.fields import header_names, refuse_ignored, refuse_unsupported
 from qwen_openai.protocol.formats import ResponseFormat, StructuredOutputs
-from qwen_openai.protocol.parameters import FORBIDDEN, PARAMETERS, Parameter
+from qwen_openai.protocol.parameters import FORBIDDEN, NEUTRAL, PARAMETERS, Parameter
 from qwen_openai.protocol.sampling import SamplingFields, StreamFields, TokenId
 from qwen_openai.protocol.shown import shown
 
@@ -142,7 +142,7 @@ _FOR_CHAT = tuple(
         row.name,
         "refused",
         note="of `/v1/chat/completions`",
-        harmless=row.harmless,
+        harmless=NEUTRAL.get(row.name, ()),
         instead=_INSTEAD.get(row.name, ""),
     )
     for row in PARAMETERS.values()

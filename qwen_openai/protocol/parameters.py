@@ -347,3 +347,21 @@ FORBIDDEN = tuple(
 PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
     {row.name: row for row in (*HONOURED, *IGNORED, *REFUSED, *FORBIDDEN)}
 )
+
+# Values of honoured parameters that ask for nothing; routes that have not the parameter take them.
+NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
+    {
+        "n": (1,),
+        "logprobs": (False,),
+        "logit_bias": ({},),
+        "ignore_eos": (False,),
+        "min_tokens": (0,),
+        "stop_token_ids": ([],),
+        "include_stop_str_in_output": (False,),
+        "continue_final_message": (False,),
+        "add_generation_prompt": (True,),
+        "tool_choice": ("none",),
+        "function_call": ("none",),
+        "response_format": ({"type": "text"},),
+    }
+)

@@ -21,7 +21,7 @@ from qwen_openai.protocol.explain import find_fault
 from qwen_openai.protocol.fields import header_names, refuse_ignored, refuse_unsupported
 from qwen_openai.protocol.formats import JsonObjectFormat, TextFormat
 from qwen_openai.protocol.messages import FunctionName
-from qwen_openai.protocol.parameters import FORBIDDEN, PARAMETERS, Parameter
+from qwen_openai.protocol.parameters import FORBIDDEN, NEUTRAL, PARAMETERS, Parameter
 from qwen_openai.protocol.response_items import Choice, FunctionTool, Item
 from qwen_openai.protocol.sampling import StopString
 from qwen_openai.protocol.thinking import Effort
@@ -276,7 +276,7 @@ _FOR_CHAT = tuple(
         row.name,
         "refused",
         note="of `/v1/chat/completions`",
-        harmless=row.harmless,
+        harmless=NEUTRAL.get(row.name, ()),
         instead=_INSTEAD.get(row.name, ""),
     )
     for row in PARAMETERS.values()

@@ -42,6 +42,13 @@ def test_null_means_absent(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "chats", [{"tool_choice": "none"}, {"function_call": "none"}, {"continue_final_message": False}]
+)
+def test_what_asks_for_nothing_is_taken(chats: dict[str, object]) -> None:
+    assert parse(**chats).ignored == ()
+
+
+@pytest.mark.parametrize(
     ("prompt", "prompts"),
     [
         ("a", ["a"]),

@@ -51,6 +51,7 @@ ITEMS: list[object] = [
         {"include": ["message.output_text.logprobs"], "top_logprobs": 20},
         {"store": False, "background": False, "service_tier": "auto"},
         {"previous_response_id": None, "conversation": None, "prompt": None, "text": None},
+        {"n": 1, "logprobs": False, "ignore_eos": False, "min_tokens": 0, "logit_bias": {}},
     ],
 )
 def test_what_is_taken_in_silence(changes: dict[str, object]) -> None:
