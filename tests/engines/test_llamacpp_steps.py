@@ -42,7 +42,8 @@ async def engine(running: Running) -> AsyncIterator[LlamaCppEngine]:
 
 
 def held(schema: dict[str, object], **sampling: object) -> Job:
-    return bound("Hello!", build.json_schema(schema), **{"max_tokens": 64, **sampling})
+    values = {"max_tokens": 64, **sampling}
+    return bound("Hello!", build.json_schema(schema), **values)  # type: ignore[arg-type]  # sampling
 
 
 def check(wanted: Job, events: list[Event]) -> str:

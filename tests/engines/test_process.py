@@ -57,7 +57,8 @@ def body(limit: int) -> bytes:
     wanted = job(sampling=Sampling(temperature=0.0))
     tokens = Tokens(frozenset(), frozenset(), 1040, lambda number: b"")
     prompt = Prompt(list(range(1000, 1040)), limit)
-    return request_body(wanted, prompt, tokens, context=512, prompt_cache=False)
+    made = request_body(wanted, prompt, tokens, context=512, prompt_cache=False)
+    return json.dumps(made).encode()
 
 
 async def until_end(frames: "asyncio.Queue[Frame]", request: int) -> list[Frame]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from qwen_openai.core import Sampling
 from qwen_openai.engines.llamacpp.requests import (
+    Body,
     Tokens,
     named,
     penalty_changes,
@@ -200,7 +201,7 @@ def test_a_step_is_the_same_request_for_one_of_what_may_come() -> None:
 
 @given(int64, st.integers(1, 10_000))
 def test_every_step_has_a_seed_of_its_own(seed: int, number: int) -> None:
-    first = {"seed": to_uint32(seed, 0)}
+    first: Body = {"seed": to_uint32(seed, 0)}
     seeds = [step_body(first, [], b"\1", each)["seed"] for each in (number, number + 1)]
     assert all(isinstance(each, int) and 0 <= each < 0xFFFFFFFF for each in seeds)
     assert len({first["seed"], *seeds}) == 3
