@@ -27,6 +27,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
     # The tests hand over a class of pydantic 1 on purpose; ChatOpenAI says how it takes it.
     pytest.mark.filterwarnings("ignore:Received a Pydantic BaseModel V1 schema:UserWarning"),
+    # test_stream_time asks for the fixture that times, and uses it for recordings only.
+    pytest.mark.filterwarnings("ignore:Benchmark fixture was not used"),
 ]
 
 ALIAS = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
