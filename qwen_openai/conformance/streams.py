@@ -84,7 +84,7 @@ def _usage_null(target: Target) -> None:
 
 
 def _several(target: Target) -> None:
-    chunks = target.chunks(n=2, max_tokens=6)
+    chunks = target.chunks(n=2, max_tokens=6, temperature=1)
     seen: list[object] = []
     for choice in choices_of(chunks):
         if choice.get("index") not in seen:
