@@ -48,7 +48,7 @@ def check(
 
     Asks a few dozen short questions, plain and streamed, through plain HTTP, the
     official SDK and (if it is installed) LangChain. Exit code: 0 all facts hold,
-    1 some do not, or nothing answers. Facts that cannot be tried are skipped
+    1 some do not, or nothing answers, 2 wrong usage. Facts that cannot be tried are skipped
     with the reason.
 
       qwen-openai check http://127.0.0.1:6006/v1
@@ -57,8 +57,9 @@ def check(
     facts = [fact for fact in FACTS if fact.name.startswith(only)]
     if not facts:
         areas = sorted({fact.name.partition(".")[0] for fact in FACTS})
-        raise StartupError(
-            f"No fact's name begins with {only!r}.", fix=f"Areas are {', '.join(areas)}."
+        raise typer.BadParameter(
+            f"no fact's name begins with {only!r}; areas are {', '.join(areas)}.",
+            param_hint="--only",
         )
     used = key if key is not None else os.environ.get("QWEN_OPENAI_API_KEY") or None
     target = _target(url, model, used, timeout)

@@ -73,5 +73,6 @@ def test_the_command_says_when_nothing_answers(tmp_path: Path) -> None:
 
 def test_the_command_knows_its_areas(server: Live, tmp_path: Path) -> None:
     done = run("check", server.url, "--only", "no-such", env=environment(tmp_path))
-    assert done.returncode == 1
+    assert done.returncode == 2
+    assert "--only" in done.stderr
     assert "stream" in done.stderr
