@@ -13,9 +13,10 @@ import orjson
 from qwen_openai.errors import InvalidJson, InvalidRequest
 from qwen_openai.protocol.shown import shown
 
-# Parsing holds the interpreter: 8 MiB of "[]," would hold it for most of a second. Below this many
-# containers and keys no body takes a tenth of one; a real conversation has a few thousand.
-MAX_VALUES = 100_000
+# Parsing holds the interpreter: 8 MiB of "[]," would hold it for most of a second. Up to this many
+# containers and keys take some hundredths of one. The longest conversation of messages with calls
+# has 30,000; text that fills the longest context has as many, if it is all JSON.
+MAX_VALUES = 50_000
 
 _KEY_BEFORE = re.compile(r'"([A-Za-z_][A-Za-z0-9_]{0,63})"\s{0,16}:\s{0,16}-?$')
 

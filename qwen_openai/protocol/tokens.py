@@ -19,8 +19,8 @@ from qwen_openai.protocol.fields import header_names, refuse_forbidden, refuse_i
 from qwen_openai.protocol.sampling import TokenId
 from qwen_openai.protocol.wire import Wire
 
-# Beyond the longest context of any Qwen that a machine of one's own holds.
-MAX_TEXT = 4 * 2**20
+# Four characters, as English has them, for each of MAX_IDS tokens: the longest context in use.
+MAX_TEXT = 4 * MAX_IDS
 
 
 class TokenizeRequest(Wire):

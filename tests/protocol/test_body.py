@@ -26,8 +26,8 @@ from qwen_openai.protocol.body import MAX_VALUES, parse_object
         (rb'{"a":"\ud800"}', "column 7"),
         (rb'{"\ud800":1}', "column 3"),
         (b'{"a":"\x01"}', "column 7"),
-        (b"[" * 100_000, "depth"),
-        (b'{"a":' * 30_000, "depth"),
+        (b"[" * MAX_VALUES, "depth"),
+        (b'{"a":' * 20_000, "depth"),
         (b'{"a":' + b"1" * 5000 + b"}", "infinity"),
     ],
 )

@@ -76,7 +76,7 @@ def test_content_beside_calls(content: object) -> None:
         ("f", "tools"),
         ({"f": 1}, "tools"),
         ([function(f"f{i}") for i in range(129)], "tools"),
-        ([function()] * 10_000, "tools"),
+        ([function()] * 5_000, "tools"),
         ([5], "tools[0]"),
         ([{"type": "function"}], "tools[0].function"),
         ([{"function": {"name": "f"}}], "tools[0].type"),

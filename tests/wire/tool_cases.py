@@ -101,7 +101,7 @@ def tools() -> Iterator[Case]:
                param="tools[0].function.parameters")  # fmt: skip
     yield Case(32, "a tool", chat(tools=[tool(parameters={})]), (200,))
     yield Case(32, "no tools", chat(tools=[]), param="tools")
-    yield Case(32, "10,000 tools", chat(tools=[tool(f"f{i}") for i in range(10_000)]),
+    yield Case(32, "2,000 tools", chat(tools=[tool(f"f{i}") for i in range(2_000)]),
                param="tools")  # fmt: skip
     yield Case(32, "same name twice", chat(tools=[tool(), tool()]),
                param="tools[1].function.name")  # fmt: skip
