@@ -30,13 +30,14 @@ from qwen_openai.routes.info import Capabilities, ListModels, Live, Ready, Retri
 from qwen_openai.routes.legacy import LegacyChat
 from qwen_openai.routes.middleware import ConnectionLimit, Envelope, HostCheck, KeyCheck
 from qwen_openai.routes.responses_api import Responses
-from qwen_openai.routes.tokens import ChatInputTokens, Detokenize, Tokenize
+from qwen_openai.routes.tokens import ChatInputTokens, Detokenize, ResponsesInputTokens, Tokenize
 from qwen_openai.settings import Settings
 
 _SUMMARIES = {
     "/v1/chat/completions": "Answer a conversation, whole or as a stream",
     "/v1/chat/completions/input_tokens": "Count the tokens of a conversation",
     "/v1/responses": "Answer a conversation, as items",
+    "/v1/responses/input_tokens": "Count the tokens of a conversation of items",
     "/v1/completions": "Go on with a text, or fill in its middle",
     "/tokenize": "The tokens of a text or of a conversation",
     "/detokenize": "The text of tokens",
@@ -51,6 +52,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/chat/completions/input_tokens": ChatRequest,
     "/v1/responses": ResponsesRequest,
+    "/v1/responses/input_tokens": ResponsesRequest,
     "/v1/completions": CompletionRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
@@ -82,6 +84,7 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
             _route("/v1/chat/completions", "POST", ChatCompletions(gateway)),
             _route("/v1/chat/completions/input_tokens", "POST", ChatInputTokens(gateway)),
             _route("/v1/responses", "POST", Responses(gateway)),
+            _route("/v1/responses/input_tokens", "POST", ResponsesInputTokens(gateway)),
             _route("/v1/completions", "POST", Completions(gateway)),
             _route("/tokenize", "POST", Tokenize(gateway)),
             _route("/detokenize", "POST", Detokenize(gateway)),

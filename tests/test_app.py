@@ -29,6 +29,7 @@ def test_docs_and_schema(server: Live) -> None:
         "/v1/chat/completions/input_tokens",
         "/v1/completions",
         "/v1/responses",
+        "/v1/responses/input_tokens",
         "/tokenize",
         "/detokenize",
         "/v1/models",

@@ -35,6 +35,9 @@ ShortText = Annotated[str, Field(max_length=512)]
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], ShortText], Field(max_length=16), at_most(16)
 ]
+# The second is how OpenAI's clients wrote the first at one time.
+CacheRetention = Literal["in_memory", "in-memory", "24h"]
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 
 
 class ChatRequest(SamplingFields, StreamFields, ToolFields, ThinkingFields):
@@ -56,9 +59,11 @@ class ChatRequest(SamplingFields, StreamFields, ToolFields, ThinkingFields):
     user: str | None = Field(None, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
     metadata: Metadata | None = None
     store: bool | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    service_tier: ServiceTier | None = None
     safety_identifier: ShortText | None = None
     prompt_cache_key: ShortText | None = None
+    prompt_cache_retention: CacheRetention | None = None
+    prompt_cache_options: dict[str, object] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     prediction: dict[str, object] | None = None
 

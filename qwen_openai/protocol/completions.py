@@ -92,7 +92,8 @@ HONOURED = (
         "suffix",
         "honoured",
         "a string",
-        "the model fills in what stands between; refused for models that were not trained to",
+        "the model fills in what stands between",
+        needs="fill_in",
     ),
     Parameter(
         "max_tokens",

@@ -13,7 +13,7 @@ from typing import Literal
 
 Use = Literal["honoured", "ignored", "refused", "forbidden"]
 # What a model can do, or not.
-Ability = Literal["tools", "thinking"]
+Ability = Literal["tools", "thinking", "fill_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +238,8 @@ IGNORED = (
     ),
     Parameter("safety_identifier", "ignored", "a string of at most 512 characters"),
     Parameter("prompt_cache_key", "ignored", "a string of at most 512 characters"),
-    Parameter("prompt_cache_retention", "ignored"),
-    Parameter("prompt_cache_options", "ignored"),
+    Parameter("prompt_cache_retention", "ignored", 'one of "in_memory", "in-memory", "24h"'),
+    Parameter("prompt_cache_options", "ignored", "an object"),
     Parameter(
         "verbosity",
         "ignored",

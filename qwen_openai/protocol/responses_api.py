@@ -15,7 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.protocol import response_items as items
 from qwen_openai.protocol.body import parse_object
-from qwen_openai.protocol.chat import Metadata, ShortText
+from qwen_openai.protocol.chat import CacheRetention, Metadata, ServiceTier, ShortText
 from qwen_openai.protocol.completions import check_model_name
 from qwen_openai.protocol.explain import find_fault
 from qwen_openai.protocol.fields import header_names, refuse_ignored, refuse_unsupported
@@ -123,8 +123,12 @@ class ResponsesRequest(Wire):
 
     user: str | None = Field(None, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
     store: bool | None = None
+    service_tier: ServiceTier | None = None
     safety_identifier: ShortText | None = None
     prompt_cache_key: ShortText | None = None
+    prompt_cache_retention: CacheRetention | None = None
+    prompt_cache_options: dict[str, object] | None = None
+    max_tool_calls: int | None = None
 
     ignored: SkipJsonSchema[tuple[str, ...]] = ()
 
@@ -231,7 +235,9 @@ HONOURED = (
 IGNORED = (
     *_as_in_chat("user", "store", "service_tier", "safety_identifier"),
     *_as_in_chat("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
-    Parameter("max_tool_calls", "ignored", note="counts the calls of tools that a server runs"),
+    Parameter(
+        "max_tool_calls", "ignored", "an integer", "counts the calls of tools that a server runs"
+    ),
 )
 
 _NOTHING_STORED = "nothing is stored here"

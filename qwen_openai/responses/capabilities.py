@@ -1,15 +1,27 @@
-"""The body of GET /v1/capabilities: the support matrix of chat completions as data, for one model.
+"""The body of GET /v1/capabilities: the support matrices of the routes as data, for one model.
 
-Made from `protocol.parameters`, as the table in docs/api.md is, and from what the engine tells of
-its model: what that one cannot do shows here as it is treated in a request. OpenAI's specification
-has no such route; the shape is ours.
+Made from the matrices in `protocol`, as the tables in docs/api.md are, and from what the engine
+tells of its model: what that one cannot do shows here as it is treated in a request. OpenAI's
+specification has no such route; the shape is ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 
 from qwen_openai.families import Family
+from qwen_openai.protocol.completions import COMPLETION_PARAMETERS
 from qwen_openai.protocol.parameters import PARAMETERS, Ability, Parameter
+from qwen_openai.protocol.responses_api import RESPONSES_PARAMETERS
+
+_CHAT = "/v1/chat/completions"
+_MATRICES: Mapping[str, Mapping[str, Parameter]] = MappingProxyType(
+    {
+        _CHAT: PARAMETERS,
+        "/v1/completions": COMPLETION_PARAMETERS,
+        "/v1/responses": RESPONSES_PARAMETERS,
+    }
+)
 
 
 def capabilities_body(
@@ -25,12 +37,13 @@ def capabilities_body(
     answer together, `refuses` the parameters that its engine cannot honour, `endpoints` what there
     is to call, as "POST /v1/...". Its sampling defaults are what a request that says nothing
     gets; `thinking_sampling_defaults` those of answers with thoughts, null where they are the same.
+    `parameters_by_endpoint` holds a matrix for each path; `parameters` is the one of chat.
     """
-    abilities: set[Ability] = set()
-    if family.tools is not None:
-        abilities.add("tools")
-    if family.thinking != "never":
-        abilities.add("thinking")
+    abilities = _abilities(family)
+    matrices = {
+        path: [_row(row, abilities, refuses) for row in rows.values()]
+        for path, rows in _MATRICES.items()
+    }
     thinking = family.thinking_sampling
     return {
         "object": "capabilities",
@@ -44,8 +57,20 @@ def capabilities_body(
         "endpoints": list(endpoints),
         "sampling_defaults": asdict(family.sampling),
         "thinking_sampling_defaults": None if thinking is None else asdict(thinking),
-        "parameters": [_row(row, abilities, refuses) for row in PARAMETERS.values()],
+        "parameters": matrices[_CHAT],
+        "parameters_by_endpoint": matrices,
     }
+
+
+def _abilities(family: Family) -> set[Ability]:
+    abilities: set[Ability] = set()
+    if family.tools is not None:
+        abilities.add("tools")
+    if family.thinking != "never":
+        abilities.add("thinking")
+    if family.fill_in is not None:
+        abilities.add("fill_in")
+    return abilities
 
 
 def _row(row: Parameter, abilities: set[Ability], refuses: frozenset[str]) -> dict[str, object]:

@@ -69,7 +69,7 @@ class Completions:
                 texts.append(prompt)
                 continue
             try:
-                pieces = await self._gateway.service.engine.detokenize(prompt)
+                pieces = await self._gateway.detokenize(prompt)
             except InvalidRequest as error:
                 # Engines speak of tokens, this route's callers sent a prompt.
                 raise InvalidRequest(error.message, param="prompt") from None

@@ -38,6 +38,11 @@ class Gateway:
         # The server's own set of open connections, once there is a server.
         self.connections: Collection[object] = ()
 
+    async def detokenize(self, ids: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each token, as the engine does, when it is this caller's turn."""
+        async with self.tokenizing:
+            return await self.service.engine.detokenize(ids)
+
     def check_known(self, name: str) -> None:
         """As `check_model`, for routes whose callers need not name one: "" means ours."""
         if name:

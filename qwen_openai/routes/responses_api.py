@@ -6,8 +6,9 @@ import uuid
 from starlette.types import Receive, Scope, Send
 
 from qwen_openai.adapter.responses_api import responses_job
+from qwen_openai.core import Job
 from qwen_openai.protocol.fields import refuse_ignored
-from qwen_openai.protocol.responses_api import parse_responses
+from qwen_openai.protocol.responses_api import ResponsesRequest, parse_responses
 from qwen_openai.responses.responses_api import ResponseFold, ResponsesReply
 from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.generate import Asked, generate
@@ -23,18 +24,26 @@ class Responses:
         await generate(self._gateway, scope, receive, send, self._adapt)
 
     def _adapt(self, raw: bytes, strict: bool) -> Asked:
-        gateway = self._gateway
-        request = parse_responses(raw, max_messages=gateway.limits.max_messages, strict=strict)
-        gateway.check_model(request.model)
-        job = responses_job(
-            request,
-            id=f"resp_{uuid.uuid4().hex}",
-            family=gateway.family,
-            limits=gateway.limits,
-            refuses=gateway.refuses,
-        )
-        if strict:
-            refuse_ignored(job.ignored)
+        request, job = adapt_responses(self._gateway, raw, strict=strict)
+        self._gateway.check_model(request.model)
         fold = ResponseFold(job.id)
         reply = ResponsesReply(request, job, fold, created=int(time.time()))
         return Asked((job,), reply, fold, request.streams, "input")
+
+
+def adapt_responses(gateway: Gateway, raw: bytes, *, strict: bool) -> tuple[ResponsesRequest, Job]:
+    """Return the request in a body and its job. Raises what `parse_responses` and `responses_job`
+    raise, and ModelNotFound for a model that is not ours; with `strict` also UnsupportedParameter
+    for what has no effect on this model."""
+    request = parse_responses(raw, max_messages=gateway.limits.max_messages, strict=strict)
+    gateway.check_known(request.model)
+    job = responses_job(
+        request,
+        id=f"resp_{uuid.uuid4().hex}",
+        family=gateway.family,
+        limits=gateway.limits,
+        refuses=gateway.refuses,
+    )
+    if strict:
+        refuse_ignored(job.ignored)
+    return request, job

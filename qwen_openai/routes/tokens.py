@@ -1,4 +1,4 @@
-"""POST /tokenize, POST /detokenize and POST /v1/chat/completions/input_tokens: text and tokens.
+"""POST /tokenize, POST /detokenize and the counting of a request's tokens: text and tokens.
 
 Nothing is generated, so nothing waits for a slot; what an engine's tokenizer does at once is
 bounded by the gateway.
@@ -16,13 +16,19 @@ from qwen_openai.protocol.tokens import (
     parse_detokenize,
     parse_tokenize,
 )
-from qwen_openai.responses.tokens import detokenize_body, input_tokens_body, tokenize_body
+from qwen_openai.responses.tokens import (
+    Counted,
+    detokenize_body,
+    input_tokens_body,
+    tokenize_body,
+)
 from qwen_openai.routes.chat import adapt_chat, chat_job_of
 from qwen_openai.routes.disconnect import until_disconnect
 from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.generate import read
 from qwen_openai.routes.notes import note_headers
 from qwen_openai.routes.respond import send_json
+from qwen_openai.routes.responses_api import adapt_responses
 from qwen_openai.routes.work import off_loop
 
 # About what a token is in an answer.
@@ -84,8 +90,7 @@ class Detokenize:
         return request
 
     async def _answer(self, send: Send, request: DetokenizeRequest) -> None:
-        async with self._gateway.tokenizing:
-            pieces = await self._gateway.service.engine.detokenize(request.tokens)
+        pieces = await self._gateway.detokenize(request.tokens)
         headers = note_headers((), request.ignored)
         body = await off_loop(len(pieces) * _TOKEN_BYTES, detokenize_body, pieces)
         await send_json(send, body, headers=headers)
@@ -99,14 +104,31 @@ class ChatInputTokens:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         job = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, self._answer(send, job))
+        await until_disconnect(receive, _count(self._gateway, send, job, "chat.completion"))
 
     def _adapt(self, raw: bytes, strict: bool) -> Job:
         _, job = adapt_chat(self._gateway, raw, strict=strict)
         return job
 
-    async def _answer(self, send: Send, job: Job) -> None:
-        async with self._gateway.tokenizing:
-            ids = await self._gateway.service.engine.tokenize(job)
-        headers = note_headers(job.changes, job.ignored)
-        await send_json(send, input_tokens_body(len(ids)), headers=headers)
+
+class ResponsesInputTokens:
+    """POST /v1/responses/input_tokens: how many tokens a responses body's prompt has. Here, as in
+    the specification, `model` may be left out."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        job = await read(self._gateway, scope, receive, self._adapt)
+        await until_disconnect(receive, _count(self._gateway, send, job, "response"))
+
+    def _adapt(self, raw: bytes, strict: bool) -> Job:
+        _, job = adapt_responses(self._gateway, raw, strict=strict)
+        return job
+
+
+async def _count(gateway: Gateway, send: Send, job: Job, of: Counted) -> None:
+    async with gateway.tokenizing:
+        ids = await gateway.service.engine.tokenize(job)
+    headers = note_headers(job.changes, job.ignored)
+    await send_json(send, input_tokens_body(len(ids), of), headers=headers)

@@ -62,6 +62,19 @@ def test_null_is_absent() -> None:
     assert not request.include_usage
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt_cache_retention", "1h"),
+        ("prompt_cache_retention", 24),
+        ("prompt_cache_options", "30m"),
+        ("service_tier", "slow"),
+    ],
+)
+def test_what_has_no_effect_has_its_type(name: str, value: object) -> None:
+    assert refused(chat_body(**{name: value})).param == name
+
+
 @pytest.mark.parametrize("messages", [..., [], "hi", None, 5, {"role": "user"}])
 def test_no_list_of_messages(messages: object) -> None:
     assert refused(chat_body(messages=messages)).param == "messages"
@@ -262,6 +275,8 @@ def test_what_has_no_effect_is_reported() -> None:
         store=True,
         verbosity="high",
         prediction={"type": "content", "content": "x"},
+        prompt_cache_retention="in-memory",
+        prompt_cache_options={"ttl": "30m"},
         max_token=5,
         parallel_tool_calls=True,
         stream=True,
@@ -274,6 +289,8 @@ def test_what_has_no_effect_is_reported() -> None:
         "store",
         "verbosity",
         "prediction",
+        "prompt_cache_retention",
+        "prompt_cache_options",
         "max_token",
         "ignored",
         "messages.content.cache_control",

@@ -35,3 +35,10 @@ def test_what_is_told_is_true() -> None:
             answer = call(server.port, "POST", "/v1/chat/completions", {**body, name: value})
             assert answer.status == 400, name
             assert json.loads(answer.body)["error"]["param"] == name
+        for path, prompt in (("/v1/completions", "prompt"), ("/v1/responses", "input")):
+            assert f"POST {path}" in told["endpoints"]
+            rows = told["parameters_by_endpoint"][path]
+            for row in rows:
+                if row["support"] == "refused":
+                    body = {"model": told["model"], prompt: "hi", row["name"]: {"odd": 1}}
+                    assert call(server.port, "POST", path, body).status == 400, (path, row)

@@ -3,7 +3,7 @@ specification."""
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -157,6 +157,34 @@ def test_echo_is_the_prompts_text_however_it_came(server: Live) -> None:
     made = post(server, prompt=[[97, 0x505C], [98]], echo=True)
     assert [choice["text"] for choice in made["choices"]] == ["a停cab", "bbad"]
     assert refused(server, prompt=[0x110000], echo=True) == (400, "invalid_value", "prompt")
+
+
+class Turns(Letters):
+    """Notes whether another may tokenize while it makes text of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others: Callable[[], bool] = bool
+        self.seen: list[bool] = []
+
+    async def detokenize(self, ids: Sequence[int]) -> list[bytes]:
+        self.seen.append(self.others())
+        return await super().detokenize(ids)
+
+
+async def test_an_echo_of_token_ids_waits_for_its_turn() -> None:
+    engine = Turns()
+    async with live(engine, served_model_name=("m",)) as server:
+        turns = server.gateway.tokenizing
+        engine.others = lambda: not turns.locked()
+        while not turns.locked():
+            await turns.acquire()
+        turns.release()  # One is free, and the echo takes it.
+        body = {"model": "m", "prompt": [97], "echo": True, "max_tokens": 1}
+        answer = await asyncio.to_thread(call, server.port, "POST", PATH, body)
+        assert answer.json()["choices"][0]["text"] == "ao"
+        assert not turns.locked()
+    assert engine.seen == [False]
 
 
 def test_the_best_of_several_and_all_are_counted(server: Live) -> None:
