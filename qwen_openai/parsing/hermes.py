@@ -14,6 +14,8 @@ from qwen_openai.parsing.tagged import CLOSER, OPENER, TaggedCalls
 
 # A key or a name that is longer, as written, is none that this format knows.
 _LONGEST_NAME = 512
+# What models write as it is in strings, code above all, though JSON wants it escaped.
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def hermes_calls(
@@ -30,7 +32,9 @@ class JsonCall:
 
     Its start and the first arguments wait for `calls.HOLD` characters of arguments, or for the end
     of the object: until then whatever is wrong makes it fail, later what is wrong goes out as
-    arguments, as written, up to `closer`. Arguments may also be a string with the object in it.
+    arguments, as written, up to `closer`. Line ends and tabs in strings of the arguments come out
+    as escapes; a string that reaches a line that begins with `closer` was never closed, which is
+    wrong. Arguments may also be a string with the object in it.
     Unless `exact`, `parameters` does for `arguments`, none at all are `{}`, other keys are skipped.
     """
 
@@ -40,6 +44,7 @@ class JsonCall:
         self._names = names
         self._exact = exact
         self._closer = closer
+        self._closing_line = "\n" + closer.lstrip()
         self._name: str | None = None
         # What is known of the arguments and may not go out yet; whether they are complete.
         self._arguments: list[str] = []
@@ -146,7 +151,7 @@ class JsonCall:
             self._step = self._read_name
             return self._fail(place) if first != '"' else place
         elif first == "{":
-            self._step = self._read_arguments
+            self._step, self._json = self._read_arguments, JsonText(pauses=True)
         elif first == '"' or (first == "n" and not self._exact):
             self._step = self._read_wrapped
         else:
@@ -170,8 +175,21 @@ class JsonCall:
     def _read_arguments(self, text: str, place: int) -> int:
         end = self._json.feed(text, place)
         self._say(text[place:end])
+        if self._json.at_raw:
+            return self._mend(text, end)
         self._complete = self._json.complete
         return self._value_read(end)
+
+    def _mend(self, text: str, place: int) -> int:
+        """Read a line end or a tab in a string as its escape, once it is known that no closing line
+        begins there."""
+        following = text[place : place + len(self._closing_line)]
+        if following == self._closing_line:
+            return self._fail(place)
+        if self._closing_line.startswith(following):
+            return place
+        self._say(_ESCAPES[text[place]])
+        return place + 1
 
     def _read_wrapped(self, text: str, place: int) -> int:
         """Read arguments that are a string with an object in it, or null."""

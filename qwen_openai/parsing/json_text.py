@@ -11,6 +11,7 @@ from collections.abc import Callable
 _DEEPEST = 128
 _BLANK = re.compile(r"[ \t\n\r]*")
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
+_RAW = frozenset("\n\r\t")
 _HEX = frozenset("0123456789abcdefABCDEF")
 _LITERALS = {"t": "rue", "f": "alse", "n": "ull"}
 _CLOSERS = {"}": "{", "]": "["}
@@ -33,11 +34,19 @@ _WHOLE_NUMBERS = frozenset({"zero", "whole", "fraction", "exponent"})
 class JsonText:
     """Feed text; it is read up to the end of one value. A number ends before what follows it."""
 
-    __slots__ = ("_high", "_key", "_stack", "_step", "_token", "broken", "complete")
+    __slots__ = (
+        *("_high", "_key", "_pauses", "_stack", "_step", "_token"),
+        *("at_raw", "broken", "complete"),
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, pauses: bool = False) -> None:
+        """With `pauses` a line end or a tab within a string, which JSON knows only as an escape,
+        breaks nothing unless the string is a key: reading stops before it, `at_raw`. Reading on
+        behind it takes it for its escape."""
         self.complete = False
         self.broken = False
+        self.at_raw = False
+        self._pauses = pauses
         # The brackets that are open; whether the string being read is a key; what is left of a
         # literal, the state of a number or the digits of an escape; half a pair of surrogates.
         self._stack: list[str] = []
@@ -48,9 +57,9 @@ class JsonText:
 
     def feed(self, text: str, place: int = 0) -> int:
         """Read on from a place; return where it stopped: behind the value once `complete`, at the
-        first character that cannot be once `broken`, else the end of the text."""
-        size = len(text)
-        while place < size and not self.complete and not self.broken:
+        first character that cannot be once `broken`, at a pause, else the end of the text."""
+        size, self.at_raw = len(text), False
+        while place < size and not (self.complete or self.broken or self.at_raw):
             place = self._step(text, place)
         return place
 
@@ -164,12 +173,18 @@ class JsonText:
         if char == "\\":
             self._step = self._escape
         elif char != '"' or self._high:
-            return self._break(place)
+            return self._pause(char, place)
         elif self._key:
             self._step = self._colon
         else:
             self._over()
         return place + 1
+
+    def _pause(self, char: str, place: int) -> int:
+        """At what no string may hold as it is."""
+        self.at_raw = self._pauses and char in _RAW and not (self._key or self._high)
+        self.broken = not self.at_raw
+        return place
 
     def _escape(self, text: str, place: int) -> int:
         char = text[place]

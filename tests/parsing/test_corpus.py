@@ -73,6 +73,7 @@ bits = st.sampled_from(
         *("{", "}", "[", "]", '"', "\\", "\\ud83d", "\\ude00", "é", "a" * 66, '{"x": 1}', "{}"),
         *('<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>', "}\n</tool_call>"),
         "<function=f>\n<parameter=s>\na\n</parameter>\n</function>",
+        *("\t", "\r"),
     ]
 )
 soups = st.lists(bits, max_size=16).map("".join)
@@ -123,6 +124,24 @@ def test_any_arguments_come_as_written(
 
 
 @given(
+    st.text(
+        st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t\r<`"), max_size=99
+    ).filter(lambda text: "\n```" not in text),
+    st.lists(st.integers(0, 300)),
+)
+def test_any_lines_in_a_string_come_as_escapes(value: str, cuts: list[int]) -> None:
+    text = value.replace("\\", "\\\\").replace('"', '\\"')
+    arguments = f'{{"name": "f", "arguments": {{"s": "{text}"}}}}'
+    for new, written in (
+        (hermes, f"<tool_call>\n{arguments}\n</tool_call>\nB."),
+        (bare, f"```json\n{arguments}\n```\nB."),
+    ):
+        (found, behind) = read(new(), written, cuts)
+        assert isinstance(found, Call)
+        assert (json.loads(found.arguments), behind) == ({"s": value}, "B.")
+
+
+@given(
     st.text().filter(lambda text: "</parameter>" not in text and "</function>" not in text),
     st.lists(st.integers(0, 300)),
 )
@@ -159,8 +178,8 @@ def test_arguments_go_out_as_they_come() -> None:
 def test_what_breaks_arguments_may_begin_a_piece() -> None:
     text = f'<tool_call>\n{{"name": "f", "arguments": {{"s": "{"a" * 70}'
     parser = hermes()
-    pieces = [*parser.feed(text), *parser.feed("\n} </tool_call>b"), *parser.flush(False)]
-    assert together(pieces) == [Call("f", f'{{"s": "{"a" * 70}\n}} '), "b"]
+    pieces = [*parser.feed(text), *parser.feed("\0} </tool_call>b"), *parser.flush(False)]
+    assert together(pieces) == [Call("f", f'{{"s": "{"a" * 70}\0}} '), "b"]
 
 
 def test_a_string_parameter_goes_out_as_it_comes() -> None:
@@ -230,7 +249,8 @@ OPEN = {
     "nothing": "",
     "arguments": '<tool_call>{"name": "f", "arguments": {"s": "',
     "arguments first": '<tool_call>{"arguments": {"s": "',
-    "broken arguments": '<tool_call>{"name": "f", "arguments": {"s": "' + "a" * 70 + "\n",
+    "broken arguments": '<tool_call>{"name": "f", "arguments": {"s": "' + "a" * 70 + "\0",
+    "arguments in lines": '<tool_call>{"name": "f", "arguments": {"s": "' + "a" * 70 + "\n",
     "a key": '<tool_call>{"k": [',
     "a value": "<tool_call><function=f><parameter=s>",
     "a number": "<tool_call><function=f><parameter=n>",

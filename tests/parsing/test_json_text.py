@@ -94,3 +94,18 @@ def test_it_stops_at_what_cannot_be(text: str, end: int) -> None:
 
 def test_depth_has_a_bound() -> None:
     assert read("[" * 128 + "]" * 128, []) == (True, False, 256)
+
+
+def test_it_pauses_before_what_should_be_an_escape() -> None:
+    reader = JsonText(pauses=True)
+    text = '{"a": "b\n\tc",\n"d": 1}'
+    assert (reader.feed(text), reader.at_raw) == (8, True)
+    assert (reader.feed(text, 8), reader.at_raw) == (8, True)
+    assert (reader.feed(text, 9), reader.at_raw) == (9, True)
+    assert (reader.feed(text, 10), reader.at_raw, reader.complete) == (len(text), False, True)
+
+
+@pytest.mark.parametrize("text", ['{"a\n', '["\0', '["\b', '["\\ud83d\n', '["\\\n', "[\f"])
+def test_it_breaks_at_all_else(text: str) -> None:
+    reader = JsonText(pauses=True)
+    assert (reader.feed(text), reader.broken, reader.at_raw) == (len(text) - 1, True, False)
