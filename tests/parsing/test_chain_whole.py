@@ -1,98 +1,23 @@
-"""The whole chain: thoughts, the guard, stop strings, calls and log probabilities together."""
+"""The whole chain: thoughts, the guard, stop strings and calls together."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_openai.core import (
-    Event,
-    Finish,
-    FinishReason,
-    Job,
-    RawPrompt,
-    Reasoning,
-    Sampling,
-    Started,
-    Text,
-    TokenLogprob,
-    Tool,
-    ToolCallArguments,
-    ToolCallStart,
-)
+from qwen_openai.core import FinishReason, Job, RawPrompt, Reasoning, Sampling, Text, Tool
 from qwen_openai.errors import EngineFailed
-from qwen_openai.parsing.chain import AnswerGuard, Chain
+from qwen_openai.parsing.chain import Chain
 from tests.parsing.corpus import BARE, BARE_TEXT, HERMES, TOOLS, X_TEXT, XML, Row, X
 from tests.parsing.reading import Call
 from tests.parsing.split import split
-
-
-def job(**changes: object) -> Job:
-    return replace(Job("x", "m", ()), **changes)  # type: ignore[arg-type]  # names fields of Job
-
+from tests.parsing.whole import job, run
 
 HERMES_JOB = job(tools=TOOLS, tool_syntax="hermes")
 XML_JOB = job(tools=TOOLS, tool_syntax="xml")
 BARE_JOB = job(tools=TOOLS, tool_syntax="hermes", bare_calls=True)
-
-
-@dataclass
-class Whole:
-    """A choice's events, added up."""
-
-    reasoning: str = ""
-    text: str = ""
-    calls: list[Call] = field(default_factory=list)
-    reason: FinishReason | None = None
-    tokens: int = 0
-    reasoning_tokens: int = 0
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-
-    def add(self, event: Event) -> None:
-        assert self.reason is None, "nothing comes behind a Finish"
-        if isinstance(event, Text | Reasoning):
-            self.logprobs += event.logprobs
-            self.tokens += event.tokens
-        if isinstance(event, Text):
-            self.text += event.text
-        elif isinstance(event, Reasoning):
-            self.reasoning += event.text
-            self.reasoning_tokens += event.tokens
-        elif isinstance(event, ToolCallStart):
-            assert event.call == len(self.calls)
-            self.calls.append(Call(event.name, ""))
-        elif isinstance(event, ToolCallArguments):
-            before = self.calls[event.call]
-            self.calls[event.call] = Call(before.name, before.arguments + event.text)
-        elif isinstance(event, Finish):
-            self.reason = event.reason
-            self.tokens = event.completion_tokens or self.tokens
-
-
-def tokens_of(pieces: Sequence[str]) -> list[Text]:
-    """A token for each piece, with its entry."""
-    return [Text(0, piece, 1, (TokenLogprob(piece, piece.encode(), -0.5),)) for piece in pieces]
-
-
-def run(
-    job: Job,
-    pieces: Sequence[str],
-    *,
-    reason: FinishReason = "stop",
-    in_thought: bool = False,
-    guard: AnswerGuard | None = None,
-) -> Whole:
-    chain, whole = Chain(job, guard), Whole()
-    fed: list[Event] = [Started(0, 5, in_thought=in_thought), *tokens_of(pieces)]
-    for event in (*fed, Finish(0, reason)):
-        for out in chain.feed(event):
-            whole.add(out)
-        if whole.reason is not None:
-            break
-    return whole
 
 
 CORPUS = [
@@ -332,75 +257,6 @@ def test_no_stop_string_counts_before_enough_tokens() -> None:
     assert (whole.text, whole.tokens) == ("abab", 5)
     made = job(thinks=True, sampling=Sampling(stop=("a",), min_tokens=4))
     assert run(made, ["<think>", "a", "</think>", "b", "a", "b"]).text == "b"
-
-
-LOGPROBS = Sampling(stop=("STOP",), logprobs=1)
-
-
-def entries(whole: Whole) -> list[str]:
-    return [entry.text for entry in whole.logprobs]
-
-
-def test_entries_of_a_stop_string_do_not_come() -> None:
-    whole = run(job(sampling=LOGPROBS), ["a", " S", "TO", "P b", "c"])
-    assert (whole.text, entries(whole)) == ("a ", ["a"])
-    kept = run(job(sampling=replace(LOGPROBS, include_stop=True)), ["a", " S", "TO", "P", "b"])
-    assert (kept.text, entries(kept)) == ("a STOP", ["a", " S", "TO", "P"])
-
-
-def test_entries_wait_for_their_text() -> None:
-    chain = Chain(job(sampling=LOGPROBS))
-    one, two, three = tokens_of(["a", "S", "b"])
-    assert chain.feed(one) == [one]
-    assert chain.feed(two) == [Text(0, "", 1)]
-    assert chain.feed(three) == [Text(0, "Sb", 1, two.logprobs + three.logprobs)]
-    assert chain.feed(two) == [Text(0, "", 1)]
-    assert chain.feed(Finish(0, "length")) == [Text(0, "S", 0, two.logprobs), Finish(0, "length")]
-
-
-def test_a_part_of_a_character_waits_for_the_others() -> None:
-    raw = "停".encode()
-    halves = [TokenLogprob("�", raw[:1], -1.0), TokenLogprob("�", raw[1:], -1.0)]
-    fed: list[Event] = [Text(0, "", 1, (halves[0],)), Text(0, "停", 1, (halves[1],))]
-    stopped, shown = (
-        Chain(job(sampling=replace(LOGPROBS, stop=("停",)))),
-        Chain(job(sampling=LOGPROBS)),
-    )
-    assert [stopped.feed(event) for event in fed] == [[Text(0, "", 1)], [Finish(0, "stop", 2)]]
-    assert [shown.feed(event) for event in fed] == [
-        [Text(0, "", 1)], [Text(0, "停", 1, tuple(halves))]
-    ]  # fmt: skip
-
-
-def test_bytes_that_are_no_text_belong_to_the_whole_piece() -> None:
-    broken = TokenLogprob("�", b"\xff", -1.0)
-    chain = Chain(job(sampling=LOGPROBS))
-    assert chain.feed(Text(0, "�", 1, (broken,))) == [Text(0, "�", 1, (broken,))]
-    (after,) = tokens_of(["a"])
-    assert chain.feed(after) == [after]
-
-
-def test_entries_of_thoughts_and_calls_come_in_order() -> None:
-    pieces = ["<think>", "a", "</think>", "\n\n", "b", "\n", *X_TEXT.split(" "), "\n"]
-    made = replace(THINKS, sampling=LOGPROBS)
-    chain = Chain(made)
-    out = [event for token in tokens_of(pieces) for event in chain.feed(token)]
-    out += chain.feed(Finish(0, "stop"))
-    thoughts = [e.text for event in out if isinstance(event, Reasoning) for e in event.logprobs]
-    answer = [e.text for event in out if isinstance(event, Text) for e in event.logprobs]
-    assert thoughts == pieces[:4]
-    assert answer == pieces[4:]
-    assert sum(event.tokens for event in out if isinstance(event, Text | Reasoning)) == len(pieces)
-
-
-@given(st.lists(st.text("aSTOP<", min_size=1, max_size=3), max_size=12), st.booleans())
-def test_entries_are_those_of_the_text_that_was_sent(pieces: list[str], include: bool) -> None:
-    made = job(sampling=replace(LOGPROBS, include_stop=include))
-    whole = run(made, pieces)
-    seen = "".join(entries(whole))
-    assert whole.text.startswith(seen)
-    following = pieces[len(whole.logprobs) : len(whole.logprobs) + 1]
-    assert not following or not whole.text.startswith(seen + following[0])
 
 
 def test_calls_finish_as_the_job_says() -> None:
