@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from qwen_openai.adapter.choice import Plan, plan_of
 from qwen_openai.adapter.conversation import conversation, one_leading_system
-from qwen_openai.adapter.formats import format_of
+from qwen_openai.adapter.formats import format_of, schema_of
 from qwen_openai.adapter.history import to_history
 from qwen_openai.adapter.limits import Limits
 from qwen_openai.adapter.refusals import refuse
@@ -42,6 +42,10 @@ def chat_job(
     messages, changes = _messages(request, plan, family)
     syntax = _syntax(messages, plan, family)
     answer = format_of(request)
+    bare = family.bare_calls and bool(plan.told)
+    if bare and answer is not None:
+        # An answer in a format may look like a call without being one.
+        bare = plan.may_be_bare(schema_of(request))
     job = Job(
         id=id,
         model=request.model,
@@ -51,12 +55,11 @@ def chat_job(
         continue_final_message=request.continue_final_message is True,
         tools=plan.told,
         tool_syntax=syntax,
-        # An answer in a format may look like a call without being one.
-        bare_calls=family.bare_calls and bool(plan.told) and answer is None,
+        bare_calls=bare,
         calls_lead=bool(plan.told) and answer is not None,
         parallel_tool_calls=plan.parallel,
         calls_reason=plan.reason,
-        grammar=plan.grammar(syntax, answer, bare=family.bare_calls),
+        grammar=plan.grammar(syntax, answer, bare=bare),
         enable_thinking=thoughts.enable,
         template_options=thoughts.options,
         thinks=thoughts.thinks,

@@ -12,6 +12,8 @@ from qwen_openai.core import FinishReason, Grammar, Tool, ToolSyntax
 from qwen_openai.errors import UnsupportedParameter
 from qwen_openai.families import Family
 from qwen_openai.grammars import build
+from qwen_openai.grammars.apart import may_be_call
+from qwen_openai.grammars.schema import ANY_OBJECT, Schema
 from qwen_openai.protocol.chat import ChatRequest
 from qwen_openai.protocol.tools import NamedChoice, ToolChoice
 
@@ -34,7 +36,7 @@ class Plan:
     ) -> Grammar | None:
         """Return what an answer must match where calls or their arguments are enforced, or where
         `answer`, the format of what is no call, is; None where any text will do. `bare` as in
-        core.Job.bare_calls."""
+        core.Job.bare_calls: `may_be_bare` says whether it can be with a format."""
         if syntax is None or not self.open:
             return answer
         strict = any(tool.strict for tool in self.open)
@@ -50,6 +52,19 @@ class Plan:
         )
         param = self.param if self.required or answer is None else answer.param
         return Grammar(rules, param)
+
+    def may_be_bare(self, format: Schema | None) -> bool:
+        """Whether a call without tags can be told from an answer in a format: the schema of one
+        that is JSON, None for any other.
+
+        Of any object whatever, one that names a tool is meant as a call, but nothing could hold
+        its arguments to a strict schema. Where a schema was given, its answers come first.
+        """
+        if format is None:
+            return False
+        if format == ANY_OBJECT:
+            return not any(tool.strict for tool in self.open)
+        return not may_be_call(format, [tool.name for tool in self.open])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ by it. Whatever is enforced is the answer's whole text, thoughts not included.
 """
 
 from qwen_openai.core import Grammar
-from qwen_openai.grammars import build
+from qwen_openai.grammars import build, schema
 from qwen_openai.protocol.chat import ChatRequest
 from qwen_openai.protocol.completions import CompletionRequest
 from qwen_openai.protocol.formats import JsonSchemaFormat, ResponseFormat, StructuredOutputs
@@ -18,6 +18,16 @@ def format_of(request: ChatRequest | CompletionRequest) -> Grammar | None:
     if request.structured_outputs is not None:
         return Grammar(_structured(request.structured_outputs), "structured_outputs")
     return _response_format(request.response_format)
+
+
+def schema_of(request: ChatRequest) -> schema.Schema | None:
+    """Return the schema of an answer that must be JSON, None where it need not be."""
+    given, format = request.structured_outputs, request.response_format
+    if given is not None:
+        return schema.ANY_OBJECT if given.json_object else given.json_schema
+    if isinstance(format, JsonSchemaFormat):
+        return format.json_schema.schema_
+    return None if format is None or format.type == "text" else schema.ANY_OBJECT
 
 
 def _response_format(format: ResponseFormat | None) -> Grammar | None:
@@ -36,7 +46,7 @@ def _structured(given: StructuredOutputs) -> str:
         return build.choice(given.choice)
     if given.grammar is not None:
         return build.custom(given.grammar)
-    schema = given.json_schema
-    if schema is None:
+    wanted = given.json_schema
+    if wanted is None:
         return build.json_object()
-    return build.json_schema(schema, param="structured_outputs.json")
+    return build.json_schema(wanted, param="structured_outputs.json")

@@ -61,7 +61,8 @@ def calls(
     calls, perhaps behind text, or what the rules in `answer` say; without these any text without
     calls. Arguments match a tool's schema where it is strict or a call is required; a schema that
     is not strict and cannot be enforced becomes any object. With `bare` a text must not begin like
-    a call of a tool without its tags, in a fence or not, unless it is one that matches.
+    a call of a tool without its tags, in a fence or not, unless it is one that matches. Beside an
+    `answer`, which must then be JSON, `bare` allows one call without tags, in its layout.
 
     Raises InvalidRequest for a strict tool whose schema cannot be enforced.
     """

@@ -48,6 +48,8 @@ _UNSUPPORTED = frozenset(
 _SCHEMA_IN = frozenset({"items", "additionalProperties", "additionalItems", *_UNSUPPORTED})
 _SCHEMAS_IN = frozenset({"anyOf", "oneOf", "allOf", "prefixItems", "items"})
 _NAMED_IN = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+# Keywords whose value is no schema, whatever it looks like.
+_VALUES_IN = frozenset({"enum", "const", "default", "examples"})
 
 # Formats that are enforced; others say something to people only, as the specification has it.
 FORMATS = frozenset(
@@ -184,6 +186,30 @@ def plain(schema: Mapping[str, object]) -> dict[str, object]:
 
 def _plain(schema: object) -> object:
     return plain(schema) if isinstance(schema, dict) else schema
+
+
+def placed(schema: Schema, place: str) -> Schema:
+    """Return a schema as it must be written at `place` ("#/properties/x") of another, so that its
+    refs still point into itself."""
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        keyword: _placed(keyword, value, place)
+        for keyword, value in schema.items()
+        if keyword not in ("$schema", "$id")
+    }
+
+
+def _placed(keyword: str, value: object, place: str) -> object:
+    if keyword == "$ref" and isinstance(value, str):
+        return place + value.removeprefix("#")
+    if isinstance(value, dict) and keyword in _NAMED_IN:
+        return {name: _placed("", each, place) for name, each in value.items()}
+    if isinstance(value, dict) and keyword not in _VALUES_IN:
+        return {inner: _placed(inner, each, place) for inner, each in value.items()}
+    if isinstance(value, list) and keyword not in _VALUES_IN:
+        return [_placed("", each, place) for each in value]
+    return value
 
 
 def _is_annotation(keyword: str, value: object) -> bool:

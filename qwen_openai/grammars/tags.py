@@ -40,9 +40,10 @@ def rules(form: Form, *, most: int, said: str | None) -> str:
     if form.required:
         return "\n".join((f"answer: {tagged}", *_calls(form)))
     if said is not None:
-        return "\n".join(
-            (f"answer: {tagged} | said", f"said: {lark.nested(said, 'answer')}", *_calls(form))
-        )
+        bare = " | bare" if form.bare else ""
+        nested = f"said: {lark.nested(said, 'answer')}"
+        documents = _documents(form) if form.bare else ()
+        return "\n".join((f"answer: {tagged}{bare} | said", nested, *_calls(form), *documents))
     bare = " | bare" if form.bare else ""
     return "\n".join((f"answer: head call{more} | PLAIN{bare}", *_text(form), *_calls(form)))
 
@@ -84,6 +85,29 @@ def _calls(form: Form) -> list[str]:
             end = f"}}\n{_CLOSE}"
             made.append(json_arguments(f"args{index}", tool, form.required))
         made.append(f"call{index}: {lark.literal(start)} args{index} {lark.literal(end)}")
+    return made
+
+
+def _documents(form: Form) -> list[str]:
+    """Return the rules of one call as bare JSON beside a format that is JSON too.
+
+    A call is a document from end to end, so that its terminals are those of the format's: what
+    begins like both is read as both.
+    """
+    made = [f"bare: {any_of('bare', form.tools)}"]
+    for index, tool in enumerate(form.tools):
+        arguments, strict = arguments_of(tool, form.required)
+        call = {
+            "type": "object",
+            "properties": {
+                "name": {"const": tool.name},
+                "arguments": schema.placed(arguments, "#/properties/arguments"),
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        text = schema.text(call, lenient=not strict)
+        made += [lark.of_function(tool.name), f"bare{index}: %json {text}"]
     return made
 
 

@@ -167,15 +167,50 @@ def test_results_come_in_the_order_of_their_calls() -> None:
     assert job(messages=ROUND).changes == ()
 
 
+CLOSED = {"type": "object", "properties": {"a": {}}, "required": ["a"]}
+NAMED = {"type": "object", "properties": {"name": {}, "arguments": {}}}
+
+
+def in_schema(schema: object) -> dict[str, object]:
+    named = {"name": "s", "schema": schema}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
 @pytest.mark.parametrize(
-    "format",
-    [{"response_format": {"type": "json_object"}}, {"structured_outputs": {"json_object": True}}],
+    ("format", "bare"),
+    [
+        ({"response_format": {"type": "json_object"}}, True),
+        ({"structured_outputs": {"json_object": True}}, True),
+        (in_schema({"type": "object"}), True),
+        (in_schema(CLOSED), True),
+        ({"structured_outputs": {"json": CLOSED}}, True),
+        ({"structured_outputs": {"json": '{"type": "integer"}'}}, True),
+        (in_schema(NAMED), False),
+        ({"structured_outputs": {"json": NAMED}}, False),
+        ({"structured_outputs": {"regex": "a+"}}, False),
+        ({"structured_outputs": {"choice": ["a"]}}, False),
+        ({"structured_outputs": {"grammar": 'start: "a"'}}, False),
+    ],
 )
-def test_an_answer_in_a_format_is_no_bare_call(format: dict[str, object]) -> None:
-    assert job(tools=[TOOL]).bare_calls
+def test_a_bare_call_beside_a_format_that_could_be_none(
+    format: dict[str, object], bare: bool
+) -> None:
     made = job(tools=[TOOL], **format)
     assert made.calls_lead
-    assert not made.bare_calls
+    assert made.bare_calls is bare
+    assert made.grammar is not None
+    assert ("bare" in made.grammar.rules) is bare
+    assert not job(**format).bare_calls
+
+
+def test_a_bare_call_is_none_where_it_could_not_be_held_to_its_schema() -> None:
+    strict = {"type": "function", "function": {"name": "f", "strict": True}}
+    assert not job(tools=[strict], response_format={"type": "json_object"}).bare_calls
+    assert job(tools=[strict], **in_schema(CLOSED)).bare_calls
+
+
+def test_calls_lead_only_with_a_format() -> None:
+    assert job(tools=[TOOL]).bare_calls
     assert not job(tools=[TOOL]).calls_lead
     assert job(tools=[TOOL], response_format={"type": "text"}).bare_calls
 
