@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from qwen_openai.core import Event, Finish, Job, Started
+from qwen_openai.core import Event, Finish, Grammar, Job, Started
 from qwen_openai.engines.base import Engine
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.gateway.admission import Admission, Ticket
@@ -107,7 +107,7 @@ class ChatService:
             )
         tickets = self.admission.enter(len(jobs))
         grammar = jobs[0].grammar
-        guards = _Guards(grammar.rules) if grammar is not None else None
+        guards = _Guards(grammar, thinks=jobs[0].thinks) if grammar is not None else None
         streams = [self._choice(*pair, guards) for pair in zip(jobs, tickets, strict=True)]
         return streams[0] if len(streams) == 1 else _merge(streams, tickets)
 
@@ -142,19 +142,33 @@ class _Guards:
     """The guards of one request, whose jobs all have the same grammar: compiled once, in a thread,
     when the first of them has its slot."""
 
-    __slots__ = ("_first", "_making", "_rules")
+    __slots__ = ("_first", "_grammar", "_making", "_thinks")
 
-    def __init__(self, rules: str) -> None:
-        self._rules = rules
+    def __init__(self, grammar: Grammar, *, thinks: bool) -> None:
+        self._grammar = grammar
+        self._thinks = thinks
         self._making = asyncio.Lock()
         self._first: Guard | None = None
 
     async def make(self) -> Guard:
-        """Return a guard before any text. Raises EngineFailed."""
+        """Return a guard before any text. Raises EngineFailed, and InvalidRequest for a format
+        that has the tag of thoughts at its beginning where the model writes thoughts there."""
         async with self._making:
             if self._first is None:
-                self._first = await asyncio.to_thread(Guard, self._rules)
+                self._first = await asyncio.to_thread(self._compiled)
         return self._first.fresh()
+
+    def _compiled(self) -> Guard:
+        guard = Guard(self._grammar.rules)
+        # A format that would take another tag too, such as any text, does not mean this one.
+        named = guard.fresh().feed("<think>") and not guard.fresh().feed("<thinq>")
+        if self._thinks and named:
+            raise InvalidRequest(
+                f"{self._grammar.param}: its text may begin with <think>, as this model's thoughts "
+                "do, and nobody could tell them apart. Turn thinking off, or leave the tag out.",
+                param=self._grammar.param,
+            )
+        return guard
 
 
 async def _merge(

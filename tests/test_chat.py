@@ -152,6 +152,31 @@ async def test_an_answer_is_held_to_its_grammar(n: int) -> None:
         assert wrong.admission.running == 0
 
 
+@pytest.mark.parametrize(
+    ("pattern", "thinks", "refused"),
+    [
+        ("<think>[a-z]+", True, True),
+        ("(<think>)?yes", True, True),
+        ("<think>[a-z]+", False, False),
+        (".+", True, False),
+        ("yes", True, False),
+    ],
+)
+async def test_a_format_may_not_begin_as_thoughts_do(
+    pattern: str, thinks: bool, refused: bool
+) -> None:
+    engine = FakeEngine(reply("<think>abc" if "[" in pattern else "yes"))
+    chat = await service(engine)
+    held = replace(job(), grammar=Grammar(build.regex(pattern), "x.regex"), thinks=thinks)
+    if not refused:
+        await collect(chat.stream(held))
+        return
+    with pytest.raises(InvalidRequest, match="begin with <think>") as error:
+        await chat.open(held)
+    assert error.value.param == "x.regex"
+    assert (engine.record.started, chat.admission.running) == (0, 0)
+
+
 async def test_rules_that_cannot_be_made_ready_fail_closed() -> None:
     engine = FakeEngine()
     chat = await service(engine)

@@ -51,6 +51,8 @@ class Chain:
         sampling = job.sampling
         self._job = job
         self._guard = guard
+        # What may prove to be the answer, if the tag that it began with is never closed.
+        self._unclosed: list[str] | None = None if guard is None else []
         self._thoughts = Thoughts(inside=False) if job.thinks else None
         self._stops = _stops(job)
         self._calls = _calls(job)
@@ -79,7 +81,7 @@ class Chain:
         if isinstance(event, Finish):
             return self._finish(event)
         if isinstance(event, Started) and event.in_thought:
-            self._thoughts = Thoughts(inside=True)
+            self._thoughts, self._unclosed = Thoughts(inside=True), None
         return [event]
 
     def _text(self, event: Text) -> list[Event]:
@@ -92,6 +94,8 @@ class Chain:
         thoughts = self._thoughts
         if thoughts is None or thoughts.answering:
             return self._answer(event.index, text, event.tokens)
+        if self._unclosed is not None:
+            self._unclosed.append(text)
         out: list[Event] = []
         thought, answer = thoughts.feed(text)
         tokens = event.tokens
@@ -153,14 +157,20 @@ class Chain:
             thought, answer = self._thoughts.flush()
             if self._thoughts.thinking:
                 out = self._thought(event.index, thought, 0, 0)
-            elif answer:
-                out = self._answer(event.index, answer, 0)
+                if event.reason == "stop" and self._is_unfinished():
+                    # A format may take the tag and what follows as its own text.
+                    answer = "".join(self._unclosed or ())
+            if answer:
+                out += self._answer(event.index, answer, 0)
                 if out and isinstance(out[-1], Finish):
                     return out
         held = "" if self._stops is None else self._stops.flush()
         self._check(held)
-        if event.reason == "stop":
-            self._check_end()
+        if event.reason == "stop" and self._is_unfinished():
+            raise EngineFailed(
+                "The engine ended the answer before it had the format that the request asked for. "
+                "Try again, and report it if it happens often."
+            )
         pieces: list[Piece] = [held]
         if self._calls is not None:
             pieces = [*self._calls.feed(held), *self._calls.flush(event.reason == "length")]
@@ -179,18 +189,14 @@ class Chain:
                 "sent. Try again, and report it if it happens often."
             )
 
-    def _check_end(self) -> None:
-        """The engine ended the answer: of itself, or at a token that the caller named, or that ends
-        what is filled in."""
+    def _is_unfinished(self) -> bool:
+        """Whether the engine had no business to end the answer yet: not of itself, but at a token
+        that the caller named, or that ends what is filled in."""
         prompt = self._job.prompt
         filled_in = prompt is not None and prompt.suffix is not None
         if self._guard is None or self._job.sampling.stop_token_ids or filled_in:
-            return
-        if not self._guard.is_complete:
-            raise EngineFailed(
-                "The engine ended the answer before it had the format that the request asked for. "
-                "Try again, and report it if it happens often."
-            )
+            return False
+        return not self._guard.is_complete
 
     def _taken(self, text: str) -> tuple[TokenLogprob, ...]:
         """Return the entries of tokens that end with this text of the answer or before."""

@@ -223,7 +223,20 @@ def test_an_answer_that_ends_too_early_failed() -> None:
     with pytest.raises(EngineFailed, match="ended the answer before"):
         run(job(), ["ye"], guard=Guard("yes"))
     with pytest.raises(EngineFailed, match="ended the answer before"):
+        run(THINKS, ["a"], guard=Guard("yes"), in_thought=True)
+    with pytest.raises(EngineFailed, match="left the format"):
         run(THINKS, ["<think>a"], guard=Guard("yes"))
+
+
+def test_what_is_never_closed_is_the_answer_where_the_format_has_it_so() -> None:
+    made = job(thinks=True, sampling=Sampling(logprobs=0))
+    text = "<think>a\n"
+    for pieces in ([text], list(text)):
+        whole = run(made, pieces, guard=Guard(text))
+        assert (whole.text, whole.reasoning, whole.reason) == (text, "a", "stop")
+        assert (whole.tokens, len(whole.logprobs)) == (len(pieces), len(pieces))
+        cut = run(made, pieces, guard=Guard(text), reason="length")
+        assert (cut.text, cut.reasoning, cut.reason) == ("", "a", "length")
 
 
 @pytest.mark.parametrize(
