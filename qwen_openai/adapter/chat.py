@@ -45,7 +45,8 @@ def chat_job(
     bare = family.bare_calls and bool(plan.told)
     if bare and answer is not None:
         # An answer in a format may look like a call without being one.
-        bare = plan.may_be_bare(schema_of(request))
+        answers = bool(messages) and messages[-1].role == "tool"
+        bare = plan.may_be_bare(schema_of(request), answers=answers)
     job = Job(
         id=id,
         model=request.model,

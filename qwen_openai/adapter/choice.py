@@ -53,18 +53,19 @@ class Plan:
         param = self.param if self.required or answer is None else answer.param
         return Grammar(rules, param)
 
-    def may_be_bare(self, format: Schema | None) -> bool:
+    def may_be_bare(self, format: Schema | None, *, answers: bool) -> bool:
         """Whether a call without tags can be told from an answer in a format: the schema of one
-        that is JSON, None for any other.
+        that is JSON, None for any other; `answers` says that results stand right before it.
 
         Of any object whatever, one that names a tool is meant as a call, but nothing could hold
-        its arguments to a strict schema. Where a schema was given, its answers come first.
+        its arguments to a strict schema. Where a schema was given, its answers come first: a small
+        model with the habit repeats its call behind the result, and would never come to them.
         """
         if format is None:
             return False
         if format == ANY_OBJECT:
             return not any(tool.strict for tool in self.open)
-        return not may_be_call(format, [tool.name for tool in self.open])
+        return not answers and not may_be_call(format, [tool.name for tool in self.open])
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,6 +209,15 @@ def test_a_bare_call_is_none_where_it_could_not_be_held_to_its_schema() -> None:
     assert job(tools=[strict], **in_schema(CLOSED)).bare_calls
 
 
+def test_behind_a_result_the_answer_has_the_schema_or_tags() -> None:
+    assert not job(messages=ROUND, tools=[TOOL], **in_schema(CLOSED)).bare_calls
+    asked = [*ROUND, {"role": "user", "content": "And now?"}]
+    assert job(messages=asked, tools=[TOOL], **in_schema(CLOSED)).bare_calls
+    any_object = {"type": "json_object"}
+    assert job(messages=ROUND, tools=[TOOL], response_format=any_object).bare_calls
+    assert job(messages=ROUND, tools=[TOOL]).bare_calls
+
+
 def test_calls_lead_only_with_a_format() -> None:
     assert job(tools=[TOOL]).bare_calls
     assert not job(tools=[TOOL]).calls_lead
