@@ -29,7 +29,7 @@ from qwen_openai.core import (
 from qwen_openai.grammars import build
 from qwen_openai.grammars.guard import Guard
 from qwen_openai.parsing.chain import AnswerGuard, Chain
-from qwen_openai.responses.chat import ChatReply
+from qwen_openai.responses.chat import ChatReply, Wanted
 from qwen_openai.sse import frame
 
 _AIM = 20.0
@@ -96,10 +96,8 @@ def _rendered(events: Sequence[Event], logprobs: bool) -> float:
         id="chatcmpl-0",
         model="qwen",
         created=0,
-        n=1,
-        include_usage=False,
         system_fingerprint="fp_0",
-        logprobs=logprobs,
+        wanted=Wanted(1, logprobs=logprobs),
     )
     begun = time.process_time()
     for event in events:

@@ -5,6 +5,7 @@ CreateChatCompletionStreamResponse), no HTTP: `sse` frames the chunks, routes se
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from qwen_openai.core import (
@@ -30,34 +31,35 @@ ReasoningField = Literal["reasoning_content", "reasoning", "both"]
 Delta = dict[str, object]
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller wants of an answer's shape: ``n`` choices; with ``include_usage`` a usage chunk
+    at a stream's end, and `usage: null` in its other chunks; thoughts under ``reasoning``; with
+    ``legacy_functions`` calls as `function_call`, as callers expect who sent `functions`; and
+    ``logprobs``, which are null else."""
+
+    n: int
+    include_usage: bool = False
+    reasoning: ReasoningField = "reasoning_content"
+    legacy_functions: bool = False
+    logprobs: bool = False
+
+
 class ChatReply(DataEvents):
     """One request's identity on the wire: the same id, time and model in all its chunks."""
 
-    def __init__(  # noqa: PLR0913  # what a reply is told is one thing each
-        self,
-        *,
-        id: str,
-        model: str,
-        created: int,
-        n: int,
-        include_usage: bool,
-        system_fingerprint: str,
-        reasoning: ReasoningField = "reasoning_content",
-        legacy_functions: bool = False,
-        logprobs: bool = False,
+    def __init__(
+        self, *, id: str, model: str, created: int, system_fingerprint: str, wanted: Wanted
     ) -> None:
-        """`created` is Unix time in seconds. With `include_usage` a stream ends with a usage chunk,
-        and its other chunks say `usage: null`. With `legacy_functions` a call is a `function_call`,
-        as callers expect who sent `functions`. Without `logprobs` they are null."""
+        """`created` is Unix time in seconds."""
         self._head = {"id": id, "object": "", "created": created, "model": model}
         self._fingerprint = system_fingerprint
-        self._n = n
-        self._include_usage = include_usage
-        self._reasoning = (
-            ("reasoning_content", "reasoning") if reasoning == "both" else (reasoning,)
-        )
-        self._legacy = legacy_functions
-        self._logprobs = logprobs
+        self._n = wanted.n
+        self._include_usage = wanted.include_usage
+        field = wanted.reasoning
+        self._reasoning = ("reasoning_content", "reasoning") if field == "both" else (field,)
+        self._legacy = wanted.legacy_functions
+        self._logprobs = wanted.logprobs
 
     def opening(self) -> list[dict[str, object]]:
         """Return the chunk of each choice that names its role, index ascending. The role is in no

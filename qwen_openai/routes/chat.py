@@ -10,7 +10,7 @@ from qwen_openai.adapter.chat import chat_job
 from qwen_openai.core import Job
 from qwen_openai.protocol.chat import ChatRequest, parse_chat
 from qwen_openai.protocol.fields import refuse_ignored
-from qwen_openai.responses.chat import ChatReply
+from qwen_openai.responses.chat import ChatReply, Wanted
 from qwen_openai.responses.fold import Fold
 from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.generate import Asked, generate
@@ -29,17 +29,20 @@ class ChatCompletions:
         gateway = self._gateway
         request, job = adapt_chat(gateway, raw, strict=strict)
         stream = request.streams
+        always = gateway.settings.always_stream_usage
+        wanted = Wanted(
+            n=job.n,
+            include_usage=stream and (request.include_usage or always),
+            reasoning=gateway.settings.reasoning_field,
+            legacy_functions=request.functions is not None,
+            logprobs=job.sampling.logprobs is not None,
+        )
         reply = ChatReply(
             id=job.id,
             model=job.model,
             created=int(time.time()),
-            n=job.n,
-            include_usage=stream
-            and (request.include_usage or gateway.settings.always_stream_usage),
             system_fingerprint=gateway.fingerprint,
-            reasoning=gateway.settings.reasoning_field,
-            legacy_functions=request.functions is not None,
-            logprobs=job.sampling.logprobs is not None,
+            wanted=wanted,
         )
         jobs = tuple(replace(job, choice=index) for index in range(job.n))
         return Asked(jobs, reply, Fold(job.n), stream)

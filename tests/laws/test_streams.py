@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from qwen_openai.core import Event, Finish, Job, Sampling, Started, Text, Tool, ToolSyntax, Usage
 from qwen_openai.parsing.chain import Chain
-from qwen_openai.responses.chat import ChatReply
+from qwen_openai.responses.chat import ChatReply, Wanted
 from qwen_openai.responses.fold import Fold
 from qwen_openai.sse import DONE, SseDecoder, frame
 from tests.parsing.split import split
@@ -89,7 +89,11 @@ def test_a_stream_collected_is_the_plain_answer(
         for index, (text, places) in enumerate(answers)
     ]
     reply = ChatReply(
-        id="chatcmpl-1", model="m", created=1, n=n, include_usage=True, system_fingerprint="fp_1"
+        id="chatcmpl-1",
+        model="m",
+        created=1,
+        system_fingerprint="fp_1",
+        wanted=Wanted(n, include_usage=True),
     )
     fold = Fold(n)
     chunks = reply.opening()

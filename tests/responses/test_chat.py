@@ -13,7 +13,7 @@ from qwen_openai.core import (
     ToolCallStart,
 )
 from qwen_openai.errors import EngineFailed
-from qwen_openai.responses.chat import ChatReply, ReasoningField
+from qwen_openai.responses.chat import ChatReply, ReasoningField, Wanted
 from qwen_openai.responses.fold import Fold
 from tests.spec import check
 
@@ -43,12 +43,8 @@ def reply(
         id="chatcmpl-1",
         model="Qwen/x",
         created=9,
-        n=n,
-        include_usage=usage,
         system_fingerprint="fp_1",
-        reasoning=reasoning,
-        legacy_functions=legacy,
-        logprobs=logprobs,
+        wanted=Wanted(n, usage, reasoning, legacy, logprobs),
     )
 
 

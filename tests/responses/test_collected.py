@@ -4,7 +4,7 @@ says."""
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_openai.responses.chat import ChatReply, ReasoningField
+from qwen_openai.responses.chat import ChatReply, ReasoningField, Wanted
 from qwen_openai.responses.fold import Fold
 from qwen_openai.sse import SseDecoder
 from tests.responses.collect import collect
@@ -24,12 +24,8 @@ def test_chat(
         id="chatcmpl-1",
         model="m",
         created=1,
-        n=n,
-        include_usage=True,
         system_fingerprint="fp_1",
-        reasoning=field,
-        legacy_functions=legacy,
-        logprobs=logprobs,
+        wanted=Wanted(n, True, field, legacy, logprobs),
     )
     fold = Fold(n)
     chunks = reply.opening()
