@@ -65,7 +65,7 @@ def chat_job(
         template_options=thoughts.options,
         thinks=thoughts.thinks,
         watched=request.streams,
-        changes=changes,
+        changes=(*changes, *thoughts.changes),
         ignored=(*request.ignored, *thoughts.ignored, *_moot(plan, answer)),
     )
     refuse(request, job, refuses)

@@ -16,12 +16,14 @@ from qwen_openai.protocol.thinking import NO_THINKING
 
 @dataclass(frozen=True, slots=True)
 class Thoughts:
-    """What core.Job has of it. ``ignored`` names parameters that this model makes nothing of."""
+    """What core.Job has of it. ``ignored`` names parameters that this model makes nothing of,
+    ``changes`` says of which it takes less than was asked for."""
 
     thinks: bool
     enable: bool | None = None
     options: tuple[tuple[str, TemplateValue], ...] = ()
     ignored: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
 def thoughts_of(request: ChatRequest, family: Family) -> Thoughts:
@@ -32,6 +34,7 @@ def thoughts_of(request: ChatRequest, family: Family) -> Thoughts:
     """
     switch = _switch(request)
     options, ignored = _options(request, family)
+    levels = _lost_levels(request, family)
     if family.thinking == "never":
         asked = tuple(name for name, on in _wishes(request) if on)
         return Thoughts(False, None, options, (*asked, *ignored))
@@ -42,9 +45,11 @@ def thoughts_of(request: ChatRequest, family: Family) -> Thoughts:
                 "out, or use a model that can answer at once.",
                 param=switch[0],
             )
-        return Thoughts(_may_think(request), None, options, ignored)
+        return Thoughts(_may_think(request), None, options, (*levels, *ignored))
     enable = None if switch is None else switch[1]
-    return Thoughts(enable is not False and _may_think(request), enable, options, ignored)
+    changes = tuple(f"{name} switches thinking on, without a level" for name in levels)
+    thinks = enable is not False and _may_think(request)
+    return Thoughts(thinks, enable, options, ignored, changes)
 
 
 def _may_think(request: ChatRequest) -> bool:
@@ -90,6 +95,13 @@ def _options(
         else:
             ignored.append("chat_template_kwargs.preserve_thinking")
     return tuple(options), tuple(ignored)
+
+
+def _lost_levels(request: ChatRequest, family: Family) -> tuple[str, ...]:
+    """Return the parameters that ask for an effort for which the template has no word."""
+    if _effort(request, family) is not None:
+        return ()
+    return tuple(name for name, on in _wishes(request) if on and name.endswith("reasoning_effort"))
 
 
 def _effort(request: ChatRequest, family: Family) -> str | None:

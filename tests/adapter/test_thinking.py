@@ -47,8 +47,10 @@ def test_saying_nothing_leaves_it_to_the_template() -> None:
 @pytest.mark.parametrize("changes", ON)
 def test_asking_for_thoughts(changes: dict[str, object]) -> None:
     request = parsed(**changes)
-    assert thoughts_of(request, SWITCHED) == Thoughts(True, True)
-    assert thoughts_of(request, ALWAYS) == Thoughts(True)
+    levels = (place(changes),) if place(changes).endswith("effort") else ()
+    told = tuple(f"{name} switches thinking on, without a level" for name in levels)
+    assert thoughts_of(request, SWITCHED) == Thoughts(True, True, changes=told)
+    assert thoughts_of(request, ALWAYS) == Thoughts(True, ignored=levels)
     assert thoughts_of(request, NEVER) == Thoughts(False, ignored=(place(changes),))
 
 
