@@ -18,7 +18,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("chat", "chat", "Chat in the terminal with a gateway, or with a model run here."),
     ("pull", "pull", "Fetch a model, or go on with an interrupted fetch, and verify it."),
     ("convert", "convert", "Convert a Qwen-1 model to the Qwen2 layout, for vLLM and others."),
-    ("check", "check", "Try a server, ours or another, on what clients rely on."),
+    ("check", "check", "Try what clients rely on against any OpenAI-compatible server."),
     ("models", "pull", "List the models that can be had by name, and those on disk."),
     ("config", "config", "Show every setting: what holds, where it came from, what it means."),
 )
