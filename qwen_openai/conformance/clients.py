@@ -117,7 +117,7 @@ def _async(target: Target) -> None:
 
 def _langchain(target: Target) -> "ChatOpenAI":
     if find_spec("langchain_openai") is None:
-        raise NotApplicable("LangChain is not installed: pip install 'qwen-openai[check]'")
+        raise NotApplicable("LangChain is not installed: pip install langchain-openai")
     from langchain_openai import ChatOpenAI
 
     return ChatOpenAI(
