@@ -124,8 +124,10 @@ def conversations() -> Iterator[Case]:
         yield Case(14, f"messages {name}", chat(messages=value), param="messages")
     many = [{"role": "user", "content": "a"}] * 100_000
     yield Case(14, "100,000 messages", chat(messages=many), param="messages")
-    for role in ("root", None, 7, "tool"):
+    for role in ("root", None, 7):
         yield Case(15, f"role {role!r}", message("x", role), param="messages[0].role")
+    asked = "messages[0].tool_call_id"
+    yield Case(15, "a tool of no call", message("x", "tool"), param=asked)
     yield Case(15, "a function of no name", message("x", "function"), param="messages[0].name")
     yield Case(
         15,
@@ -141,7 +143,7 @@ def conversations() -> Iterator[Case]:
     yield Case(16, "empty content", message(""), (200,))
     yield Case(16, "white space", message(" \n "), (200,))
     yield Case(16, "assistant null", message(None, "assistant"), param="messages[0].content")
-    yield Case(17, "tool result", message("x", "tool", tool_call_id="c1"), param="messages[0].role")
+    yield Case(17, "tool result", message("x", "tool", tool_call_id="c1"), param=asked)
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     yield Case(18, "tool calls", message(None, "assistant", tool_calls=[call]))
     for part in (

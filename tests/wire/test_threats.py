@@ -25,7 +25,7 @@ def _serving(kind: str) -> Iterator[Live]:
     def make() -> Engine:
         if kind == "real":
             return real_engine(context=_CONTEXT, slots=2, prompt_cache=False)
-        return FakeEngine(context=_CONTEXT, slots=2, count_by="characters")
+        return FakeEngine(context=_CONTEXT, slots=2, count_by="characters", tools="hermes")
 
     with threaded(make) as server:
         yield server
