@@ -26,9 +26,9 @@ from transformers.models.qwen2 import Qwen2Config
 
 from bench.load import machine
 from qwen_openai.core import Finish, Sampling
-from qwen_openai.engines.qwen_chat.load import DTYPES, Loaded
-from qwen_openai.engines.qwen_chat.long_context import LongContext
 from qwen_openai.engines.qwen_chat.model import QwenChat
+from qwen_openai.engines.torch_model.load import DTYPES, Loaded
+from qwen_openai.engines.torch_model.long_context import LongContext
 from qwen_openai.models.checkpoint import Checkpoint, Qwen1Facts
 from qwen_openai.models.tiktoken_file import CONTROL_TOKENS, build_from_tiktoken
 from qwen_openai.prompting.bpe import Bpe

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from qwen_openai.engines.qwen_chat.sizing import Room, choose
+from qwen_openai.engines.qwen_chat.sizing import choose
+from qwen_openai.engines.torch_model.devices import Room
 from qwen_openai.errors import StartupError
 from qwen_openai.models.checkpoint import Checkpoint, Qwen1Facts
 from qwen_openai.settings import Settings

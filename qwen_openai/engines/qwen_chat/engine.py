@@ -13,10 +13,11 @@ from typing import Self
 from qwen_openai.core import Event, Finish, Job
 from qwen_openai.engines.base import EngineInfo, Health
 from qwen_openai.engines.qwen_chat import foreign
-from qwen_openai.engines.qwen_chat.failures import out_of_memory
 from qwen_openai.engines.qwen_chat.foreign_text import Tokenizer
-from qwen_openai.engines.qwen_chat.jobs import LocalModel, answerer, describe, tokens_of
-from qwen_openai.engines.qwen_chat.worker import Answer, Loaded, Tokens, Worker
+from qwen_openai.engines.qwen_chat.jobs import LocalModel, answerer, describe
+from qwen_openai.engines.qwen_chat.worker import Answer, Loaded, Worker
+from qwen_openai.engines.torch_model.failures import out_of_memory
+from qwen_openai.engines.torch_model.jobs import Tokens, tokens_of
 from qwen_openai.errors import ApiError, EngineUnavailable, StartupError
 
 # Seconds that the present step may take to end when the engine is closed. With the moment that the
@@ -186,7 +187,7 @@ class QwenChatEngine:
         run = answerer(model, context=context, default_max_tokens=options.default_max_tokens)
         # Made in the middle of an answer, it would hold up all others.
         model.masks()
-        return Loaded(info, run, tokens_of(model))
+        return Loaded(info, run, tokens_of(model.checkpoint, model.renderer))
 
     def _describe_foreign(self, model: foreign.ChatModel) -> Loaded:
         options = self._options

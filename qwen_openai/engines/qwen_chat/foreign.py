@@ -21,7 +21,8 @@ from qwen_openai.engines.qwen_chat.foreign_text import (
     token_bytes,
     turn_marks,
 )
-from qwen_openai.engines.qwen_chat.worker import Answerer, Stopped, Tokens
+from qwen_openai.engines.qwen_chat.worker import Answerer, Stopped
+from qwen_openai.engines.torch_model.jobs import Tokens
 from qwen_openai.errors import InvalidRequest, UnsupportedParameter
 from qwen_openai.prompting.prepare import Prompt, prepare, prompt_ids
 

@@ -7,7 +7,7 @@ and its own chance. Knows ids, not text, and no limits but those given.
 import threading
 from collections.abc import Collection, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedModel
@@ -15,38 +15,14 @@ from transformers import PreTrainedModel
 from qwen_openai.core import Sampling
 from qwen_openai.engines.masks import TokenMask
 from qwen_openai.engines.qwen_chat.cache import Extent, new_cache
-from qwen_openai.engines.qwen_chat.long_context import LongContext
 from qwen_openai.engines.sampling import Picked, Rules, Sampler
+from qwen_openai.engines.torch_model.devices import first_device
+from qwen_openai.engines.torch_model.limits import Limits
+from qwen_openai.engines.torch_model.long_context import LongContext
 
 # Prompt tokens of one forward pass, on a card and on a CPU: long ones are the faster way through a
 # prompt, and only between two of them can a cancelled answer end.
 _PIECE, _PIECE_ON_CPU = 512, 128
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When an answer ends: with one of ``stop``, which is not picked before ``min_tokens`` others,
-    or after ``max_tokens``. Those of ``stop`` that are ``barred`` too are never picked, unless the
-    answer is held to a grammar that must end there."""
-
-    max_tokens: int
-    stop: frozenset[int]
-    min_tokens: int = 0
-    barred: frozenset[int] = frozenset()
-
-
-def first_device(model: PreTrainedModel) -> torch.device:
-    """Return the device that ids go to and logits come from.
-
-    Of a model on several devices the first card: what is kept elsewhere may have no device of its
-    own while it waits.
-    """
-    places = getattr(model, "hf_device_map", None) or {}
-    for place in places.values():
-        if str(place) not in ("cpu", "disk"):
-            return torch.device(place)
-    device: torch.device = model.device
-    return device
 
 
 class TokenLoop:

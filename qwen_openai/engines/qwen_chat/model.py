@@ -16,10 +16,13 @@ from qwen_openai.adapter.history import from_history
 from qwen_openai.core import Finish, Sampling, Text
 from qwen_openai.engines.masks import TokenMasks
 from qwen_openai.engines.qwen_chat.arguments import Arguments, read_arguments, read_stop_ids
-from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop, first_device
-from qwen_openai.engines.qwen_chat.load import DeviceMap, Dtype, Loaded, load
+from qwen_openai.engines.qwen_chat.generation import TokenLoop
 from qwen_openai.engines.qwen_chat.pairs import Pairs, newest, read_pairs, valid
-from qwen_openai.engines.qwen_chat.reply import Reply, ReplyStream, pieces
+from qwen_openai.engines.qwen_chat.reply import Reply, ReplyStream
+from qwen_openai.engines.torch_model.devices import first_device
+from qwen_openai.engines.torch_model.limits import Limits
+from qwen_openai.engines.torch_model.load import DeviceMap, Dtype, Loaded, load
+from qwen_openai.engines.torch_model.spelling import pieces
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.families import family_named, family_of
 from qwen_openai.models.checkpoint import chat_template
@@ -225,15 +228,11 @@ class QwenChat:
         ``ignore_eos`` as well. ``grammar`` is one for llguidance, complete. Stop strings are not
         looked for. Closing the generator frees its memory. Raises EngineFailed.
         """
-        own = self._ends()
-        wanted = frozenset((*stop_ids, *sampling.stop_token_ids))
-        stop = own | wanted
-        barred = own - wanted if sampling.ignore_eos else frozenset()
-        limits = Limits(max_tokens, stop, sampling.min_tokens, barred)
+        limits = Limits.of(sampling, max_tokens, self._ends(), stop_ids)
         mask = None if grammar is None else self.masks().start(grammar)
         tokens = self._loop.run(prompt, sampling, limits, mask)
         count = 0
-        for piece in pieces(tokens, self._bpe, stop, max_tokens):
+        for piece in pieces(tokens, self._bpe, limits.stop, max_tokens):
             count += piece.token is not None
             logprobs = () if piece.logprob is None else (piece.logprob,)
             yield Text(index, piece.text, int(piece.token is not None), logprobs)

@@ -4,64 +4,10 @@ A whole answer is the end of a growing one: there is one way to make both.
 """
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass
 
-from qwen_openai.core import FinishReason, TokenLogprob
-from qwen_openai.engines.qwen_chat.detokenise import Detokeniser
-from qwen_openai.engines.sampling import Picked
+from qwen_openai.core import FinishReason
+from qwen_openai.engines.torch_model.spelling import Piece
 from qwen_openai.parsing.stops import StopStrings
-from qwen_openai.prompting.bpe import Bpe
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One step of an answer: a token and the text that it made whole. No token: a piece of the
-    prompt was read. The last one of an answer has the reason why it ended. ``logprob`` is the
-    token's, where it is asked for and the token is part of the answer."""
-
-    token: int | None = None
-    text: str = ""
-    finish: FinishReason | None = None
-    logprob: TokenLogprob | None = None
-
-
-def pieces(
-    tokens: Generator[Picked | None, None, None], bpe: Bpe, stop: frozenset[int], max_tokens: int
-) -> Generator[Piece, None, None]:
-    """Spell an answer: ``tokens`` as the token loop yields them, of which those in ``stop`` end it
-    and have no text. Closing this closes them."""
-    detokeniser = Detokeniser(bpe)
-    count = 0
-    with closing(tokens):
-        for picked in tokens:
-            if picked is None:
-                yield Piece()
-                continue
-            count += 1
-            token = picked.token
-            if token in stop:
-                yield Piece(token, detokeniser.flush(), "stop")
-                continue
-            text, logprob = detokeniser.feed(token), _logprob(picked, bpe)
-            if count == max_tokens:
-                yield Piece(token, text + detokeniser.flush(), "length", logprob)
-            else:
-                yield Piece(token, text, None, logprob)
-
-
-def _logprob(picked: Picked, bpe: Bpe) -> TokenLogprob | None:
-    """Spell what is told of a token. Together the tokens of an answer are its bytes: one that has
-    no text there has none here. Among those that might have come every token is spelled."""
-    if picked.logprob is None:
-        return None
-    raw = b"" if picked.token in bpe.special else bpe.piece(picked.token)
-    top = tuple(_spelled(bpe.piece(token), logprob) for token, logprob in picked.top)
-    return _spelled(raw, picked.logprob, top)
-
-
-def _spelled(raw: bytes, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
-    return TokenLogprob(raw.decode("utf-8", "replace"), raw, logprob, top)
 
 
 class Reply(str):

@@ -1,18 +1,15 @@
 """How many tokens a checkpoint may hold on the device that is to run it, decided before it loads.
 
-`choose` reads no more than a config; `free_memory` looks at the devices. The engine runs one
-conversation at a time, so that the cache of one context is all that the weights leave to be found.
+It reads no more than a config. The engine runs one conversation at a time, so that the cache of one
+context is all that the weights leave to be found.
 """
 
 from dataclasses import dataclass
 
-from qwen_openai.engines.machine import measure
+from qwen_openai.engines.torch_model.devices import WIDTHS, Room
 from qwen_openai.errors import StartupError
 from qwen_openai.models.checkpoint import CONFIG_FILE, Checkpoint
 from qwen_openai.models.document import read_document
-
-# Bytes of a number.
-WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 _MIN_CONTEXT = 256
 _STEP = 256
@@ -20,14 +17,6 @@ _STEP = 256
 # Beside weights and cache: activations of one piece of a prompt, the logits of its last token in
 # float32, and the workspaces of the libraries below.
 _MARGIN = 600 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Bytes free for us on the devices that ``name`` names."""
-
-    name: str
-    memory: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,36 +96,3 @@ def _smaller(dtype: str, room: Room) -> str:
 
 def _gb(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
-
-
-def free_memory(device_map: str) -> Room:
-    """Measure the devices that accelerate would take for ``device_map``: "auto" and its like all
-    CUDA cards, "cuda" and "cuda:1" that one; without a card, and for "cpu", the machine's memory.
-
-    Raises StartupError for a card that is not there.
-    """
-    import torch
-
-    wants_card = device_map.startswith("cuda")
-    if device_map == "cpu" or not (wants_card or torch.cuda.is_available()):
-        return Room("the CPU", measure().memory)
-    cards = list(range(torch.cuda.device_count()))
-    if wants_card:
-        number = device_map.partition(":")[2] or "0"
-        cards = [card for card in cards if str(card) == number]
-    if not cards:
-        raise StartupError(
-            f"There is no device {device_map!r} here that torch could use.",
-            fix="Give --device-map auto, or install a torch that was built for this card.",
-        )
-    free = sum(torch.cuda.mem_get_info(card)[0] for card in cards)
-    return Room(", ".join(device_name(f"cuda:{card}") for card in cards), free)
-
-
-def device_name(device: str) -> str:
-    """What people call a device that torch calls, for example, "cuda:0"."""
-    if not device.startswith("cuda"):
-        return "CPU" if device == "cpu" else device
-    import torch
-
-    return f"{device} {torch.cuda.get_device_name(device)}"

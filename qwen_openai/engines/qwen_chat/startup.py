@@ -12,9 +12,10 @@ import torch
 from transformers.utils import logging
 
 from qwen_openai.engines.machine import measure
-from qwen_openai.engines.qwen_chat.load import check_devices, resolve_dtype
 from qwen_openai.engines.qwen_chat.model import QwenChat
-from qwen_openai.engines.qwen_chat.sizing import choose, free_memory
+from qwen_openai.engines.qwen_chat.sizing import choose
+from qwen_openai.engines.torch_model.devices import free_memory
+from qwen_openai.engines.torch_model.load import check_devices, resolve_dtype
 from qwen_openai.models.checkpoint import Checkpoint
 
 Report = Callable[[int, int], None]

@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -21,7 +21,8 @@ import structlog
 
 from qwen_openai.core import Event, Finish, Job, Text
 from qwen_openai.engines.base import EngineInfo
-from qwen_openai.engines.qwen_chat.failures import Failure, empty_cache, explain
+from qwen_openai.engines.torch_model.failures import Failure, empty_cache, explain
+from qwen_openai.engines.torch_model.jobs import Tokens
 from qwen_openai.errors import ApiError, EngineFailed, EngineUnavailable
 
 THREAD_NAME = "qwen-chat"
@@ -41,15 +42,6 @@ of life: a step that asks has not hung."""
 Answerer = Callable[[Job, Stopped], Generator[Event, None, None]]
 """Runs one job: one Started, Text, one Finish, a step of the model for each `next`. A Text without
 text and tokens only gives the thread a chance to stop. Closing it frees what the job held."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Tells of a model's tokens, from any thread, beside the one that answers: the ids of a job's
-    prompt, and the bytes of ids. Both block; both raise InvalidRequest."""
-
-    encode: Callable[[Job], list[int]]
-    decode: Callable[[Sequence[int]], list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)

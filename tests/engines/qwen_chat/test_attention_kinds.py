@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 
 from qwen_openai.core import Sampling
 from qwen_openai.engines.qwen_chat.cache import Extent, GrowingLayer, new_cache
-from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop
+from qwen_openai.engines.qwen_chat.generation import TokenLoop
+from qwen_openai.engines.torch_model.limits import Limits
 
 ANSWER = 24
 SHAPE = {

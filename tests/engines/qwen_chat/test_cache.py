@@ -10,7 +10,7 @@ from transformers import DynamicCache, Qwen2Config
 from transformers.cache_utils import DynamicLayer
 
 from qwen_openai.engines.qwen_chat.cache import Extent, GrowingLayer, new_cache
-from qwen_openai.engines.qwen_chat.load import Loaded
+from qwen_openai.engines.torch_model.load import Loaded
 
 
 def sizes(layer: GrowingLayer, steps: Iterable[int]) -> list[int]:

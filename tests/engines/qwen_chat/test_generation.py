@@ -10,8 +10,10 @@ from transformers import DynamicCache
 
 from qwen_openai.core import Sampling
 from qwen_openai.engines.qwen_chat.cache import GrowingLayer
-from qwen_openai.engines.qwen_chat.generation import Limits, TokenLoop, first_device
-from qwen_openai.engines.qwen_chat.load import Loaded, load
+from qwen_openai.engines.qwen_chat.generation import TokenLoop
+from qwen_openai.engines.torch_model.devices import first_device
+from qwen_openai.engines.torch_model.limits import Limits
+from qwen_openai.engines.torch_model.load import Loaded, load
 
 GREEDY = Sampling(temperature=0)
 

@@ -11,11 +11,12 @@ from transformers import AutoModelForCausalLM
 from qwen_openai import QwenChat
 from qwen_openai.core import Finish, Sampling, Text
 from qwen_openai.engines.qwen_chat.cache import Extent
-from qwen_openai.engines.qwen_chat.generation import Answer, Limits, TokenLoop
-from qwen_openai.engines.qwen_chat.load import Loaded
+from qwen_openai.engines.qwen_chat.generation import Answer, TokenLoop
 from qwen_openai.engines.qwen_chat.reply import Reply
 from qwen_openai.engines.sampling import Picked
-from tests.engines.qwen_chat.conftest import GoldenChat, GoldenLogits
+from qwen_openai.engines.torch_model.limits import Limits
+from qwen_openai.engines.torch_model.load import Loaded
+from tests.engines.loaded import GoldenChat, GoldenLogits
 
 STOPS = {151643, 151644, 151645}
 GREEDY: list[dict[str, object]] = [{"do_sample": False}, {"temperature": 0}, {"top_k": 1}]

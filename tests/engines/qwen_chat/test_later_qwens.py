@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from qwen_openai import QwenChat
 from qwen_openai.core import Message
-from tests.engines.qwen_chat.tiny import MODELS
+from tests.engines.tiny_model import MODELS
 
 
 def test_qwen3(qwen3_folder: Path) -> None:

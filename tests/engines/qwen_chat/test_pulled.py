@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qwen_openai import QwenChat
-from qwen_openai.engines.qwen_chat.load import Loaded
+from qwen_openai.engines.torch_model.load import Loaded
 from qwen_openai.errors import StartupError
 from qwen_openai.models import stamp
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_openai.core import FinishReason
-from qwen_openai.engines.qwen_chat.reply import Piece, ReplyStream
+from qwen_openai.engines.qwen_chat.reply import ReplyStream
+from qwen_openai.engines.torch_model.spelling import Piece
 
 
 def stream(

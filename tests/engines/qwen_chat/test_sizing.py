@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_openai.engines.qwen_chat.sizing import Room, choose, free_memory
+from qwen_openai.engines.qwen_chat.sizing import choose
+from qwen_openai.engines.torch_model.devices import Room, free_memory
 from qwen_openai.errors import StartupError
 from qwen_openai.models.checkpoint import Checkpoint, Qwen1Facts
 from tests.engines.qwen_chat.scripted import checkpoint

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwen_openai.engines.qwen_chat.detokenise import Detokeniser
+from qwen_openai.engines.torch_model.detokenise import Detokeniser
 from qwen_openai.prompting.bpe import Bpe
 
 PROPERTY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, Qwen2ForCausalLM
 from transformers.models.qwen2 import Qwen2Config
 
-from qwen_openai.engines.qwen_chat.long_context import LongContext
+from qwen_openai.engines.torch_model.long_context import LongContext
 from qwen_openai.errors import StartupError
 from qwen_openai.models.checkpoint import (
     CONFIG_FILE,

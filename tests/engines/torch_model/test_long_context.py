@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qwen_openai.engines.qwen_chat.cache import Extent
 from qwen_openai.engines.qwen_chat.generation import Answer
-from qwen_openai.engines.qwen_chat.load import Loaded, load
-from qwen_openai.engines.qwen_chat.long_context import Spread
-from tests.engines.qwen_chat.conftest import GoldenLogits
+from qwen_openai.engines.torch_model.load import Loaded, load
+from qwen_openai.engines.torch_model.long_context import Spread
+from tests.engines.loaded import GoldenLogits
 
 
 class Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own

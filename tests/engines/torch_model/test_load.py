@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qwen_openai import QwenChat
-from qwen_openai.engines.qwen_chat.load import (
+from qwen_openai.engines.torch_model.load import (
     DeviceMap,
     Dtype,
     Loaded,
