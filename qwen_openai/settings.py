@@ -119,8 +119,8 @@ class Settings(BaseSettings):
     served_model_name: Names = Field(
         (), description="names clients may use; empty: the model's own"
     )
-    engine: Literal["auto", "llamacpp", "qwen_chat", "fake"] = Field(
-        "auto", description="what runs the model; auto: llamacpp for GGUF, else qwen_chat"
+    engine: Literal["auto", "llamacpp", "transformers", "qwen_chat", "fake"] = Field(
+        "auto", description="what runs the model; auto: llamacpp for GGUF, else transformers"
     )
 
     host: str = Field(

@@ -20,6 +20,7 @@ from qwen_openai.settings import Settings
 
 if TYPE_CHECKING:
     from qwen_openai.engines.qwen_chat.model import QwenChat
+    from qwen_openai.engines.transformers.startup import Served
 
 # What `qwen_chat` imports, in the order in which it is said to be missing.
 _NEEDED = ("torch", "transformers", "accelerate", "safetensors")
@@ -63,7 +64,9 @@ def create_engine(
                 f"The engine llamacpp runs GGUF files; {files.name} is a directory of safetensors.",
                 fix="Leave --engine out, or give the model's GGUF file.",
             )
-        return _qwen_chat(settings, files, report)
+        if settings.engine == "qwen_chat":
+            return _qwen_chat(settings, files, report)
+        return _transformers(settings, files, report)
     if settings.engine == "qwen_chat":
         raise StartupError(
             f"The engine qwen_chat runs directories of safetensors; {files.name} is a GGUF file.",
@@ -138,11 +141,7 @@ def _llamacpp(settings: Settings, files: ModelFiles) -> Engine:
 
 def _qwen_chat(settings: Settings, checkpoint: Checkpoint, report: Report | None) -> Engine:
     _require_libraries(checkpoint)
-    if _DEVICE_MAP.fullmatch(settings.device_map) is None:
-        raise StartupError(
-            f"The device map {settings.device_map!r} is none that is known.",
-            fix="Give --device-map auto, balanced, sequential, cpu, cuda or cuda:N (the card N).",
-        )
+    _check_device_map(settings)
     if settings.slots is not None and settings.slots > 1:
         raise StartupError(
             f"The engine qwen_chat makes one answer at a time; {settings.slots} slots were asked "
@@ -178,6 +177,46 @@ def _qwen_chat(settings: Settings, checkpoint: Checkpoint, report: Report | None
         return load_checkpoint(checkpoint, wishes, report)
 
     return QwenChatEngine(load, options)
+
+
+def _transformers(settings: Settings, checkpoint: Checkpoint, report: Report | None) -> Engine:
+    _require_libraries(checkpoint)
+    _check_device_map(settings)
+    from qwen_openai.engines.transformers.engine import TransformersEngine, TransformersOptions
+
+    options = TransformersOptions(
+        name=checkpoint.name,
+        default_max_tokens=settings.default_max_tokens,
+    )
+
+    def load() -> "Served":
+        # Not before: this imports torch, and is to do so in a thread.
+        try:
+            from qwen_openai.engines.transformers.startup import Wishes, load_checkpoint
+        except Exception as error:  # the edge to libraries that raise anything when they are broken
+            raise _broken_libraries(error) from error
+
+        wishes = Wishes(
+            device_map=settings.device_map,
+            dtype=settings.dtype,
+            context=settings.context,
+            slots=settings.slots,
+            threads=settings.threads,
+            home=settings.home,
+            batch_tokens=settings.batch_tokens,
+            stall_timeout=settings.stall_timeout,
+        )
+        return load_checkpoint(checkpoint, wishes, report)
+
+    return TransformersEngine(load, options)
+
+
+def _check_device_map(settings: Settings) -> None:
+    if _DEVICE_MAP.fullmatch(settings.device_map) is None:
+        raise StartupError(
+            f"The device map {settings.device_map!r} is none that is known.",
+            fix="Give --device-map auto, balanced, sequential, cpu, cuda or cuda:N (the card N).",
+        )
 
 
 def _require_libraries(checkpoint: Checkpoint) -> None:

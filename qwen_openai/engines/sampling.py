@@ -163,6 +163,23 @@ class Sampler:
         return probabilities.sort(descending=True)
 
 
+def pick_all(
+    logits: torch.Tensor, samplers: Sequence[Sampler], rules: Sequence[Rules]
+) -> list[Picked | EngineFailed]:
+    """Pick the next token of several answers at once.
+
+    ``logits`` has a row for each, shape (answers, vocabulary), and may be altered. A row from which
+    no token can be picked has its failure in the list; the others do not notice.
+    """
+    picked: list[Picked | EngineFailed] = []
+    for row, sampler, rule in zip(logits, samplers, rules, strict=True):
+        try:
+            picked.append(sampler.pick(row, rule))
+        except EngineFailed as failure:
+            picked.append(failure)
+    return picked
+
+
 def _rule(row: torch.Tensor, rules: Rules) -> None:
     """Apply, in place, what holds for this token alone."""
     if rules.allowed is None:

@@ -3,8 +3,7 @@
 Imports torch: the engine's thread calls it, and nobody else imports it.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from qwen_openai.engines.qwen_chat.model import QwenChat
 from qwen_openai.engines.qwen_chat.sizing import choose
 from qwen_openai.engines.torch_model.devices import free_memory
 from qwen_openai.engines.torch_model.load import check_devices, resolve_dtype
+from qwen_openai.engines.torch_model.progress import reporting
 from qwen_openai.models.checkpoint import Checkpoint
 
 Report = Callable[[int, int], None]
@@ -51,7 +51,7 @@ def load_checkpoint(
     torch.set_num_threads(wishes.threads or measure().cores)
     # `serve` shows how far it is; a second bar would be drawn over that.
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it bare
-    with _reporting(report):
+    with reporting(report):
         model = QwenChat.from_pretrained(
             checkpoint.folder, device_map=wishes.device_map, dtype=dtype, home=wishes.home
         )
@@ -59,31 +59,3 @@ def load_checkpoint(
     if wishes.batch_tokens is not None:
         model.prefill = wishes.batch_tokens
     return model
-
-
-@contextmanager
-def _reporting(report: Report | None) -> Iterator[None]:
-    """Have transformers tell ``report`` of each weight that it has loaded, in place of its bar."""
-    if report is None:
-        yield
-        return
-
-    def make(
-        factory: Callable[..., object], args: tuple[object, ...], named: dict[str, object]
-    ) -> object:
-        if args and isinstance(args[0], Collection) and named.get("desc") == "Loading weights":
-            return _counted(args[0], report)
-        return factory(*args, **named)
-
-    before = logging.set_tqdm_hook(make)
-    try:
-        yield
-    finally:
-        logging.set_tqdm_hook(before)
-
-
-def _counted(items: Collection[object], report: Report) -> Iterator[object]:
-    for done, item in enumerate(items):
-        report(done, len(items))
-        yield item
-    report(len(items), len(items))

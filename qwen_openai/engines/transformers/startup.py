@@ -1,0 +1,165 @@
+"""A checkpoint to what answers jobs: measured, loaded, laid out, with its cache.
+
+Imports torch: the engine calls it in a thread, and nobody else imports it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers.utils import logging
+
+from qwen_openai.core import Job
+from qwen_openai.engines.base import EngineInfo
+from qwen_openai.engines.machine import measure
+from qwen_openai.engines.masks import TokenMasks
+from qwen_openai.engines.torch_model.devices import devices_of, first_device, free_memory
+from qwen_openai.engines.torch_model.jobs import (
+    LocalRenderer,
+    Tokens,
+    as_trained,
+    seed_of,
+    tokens_of,
+)
+from qwen_openai.engines.torch_model.limits import Limits
+from qwen_openai.engines.torch_model.load import Loaded, check_devices, load, resolve_dtype
+from qwen_openai.engines.torch_model.progress import Report, reporting
+from qwen_openai.engines.torch_model.spelling import Speller
+from qwen_openai.engines.transformers.packed import pack
+from qwen_openai.engines.transformers.runner import Runner, Shape
+from qwen_openai.engines.transformers.sizing import Sizing, Wanted, choose
+from qwen_openai.engines.transformers.track import Track
+from qwen_openai.families import family_named, family_of
+from qwen_openai.models.checkpoint import Checkpoint
+from qwen_openai.prompting.bpe import Bpe
+from qwen_openai.prompting.prepare import prepare
+
+# Tokens that share a page of the cache: prompts that begin alike share whole pages.
+_PAGE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the settings say; None leaves it to the machine. ``home`` is the cache folder,
+    ``batch_tokens`` the tokens of prompts that are read in one step."""
+
+    device_map: str = "auto"
+    dtype: str = "auto"
+    context: int | None = None
+    slots: int | None = None
+    threads: int | None = None
+    home: Path | None = None
+    batch_tokens: int = 128
+    stall_timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that can begin: its track, and what spells its tokens."""
+
+    track: Track
+    speller: Speller
+    changes: tuple[str, ...]
+    in_thought: bool
+
+
+class Served:
+    """A model that answers: what it is, its tokens, and what makes its answers."""
+
+    def __init__(self, loaded: Loaded, name: str, sizing: Sizing, wishes: Wishes) -> None:
+        self._checkpoint = loaded.checkpoint
+        self._renderer: LocalRenderer = loaded.renderer
+        self._bpe: Bpe = loaded.bpe
+        self._device = first_device(loaded.model)
+        self._vocab_size: int = loaded.model.config.vocab_size
+        self._context = sizing.context
+        self._ends = _ends(loaded)
+        self._masks = TokenMasks(self._bpe, self._vocab_size, self._ends)
+        self.tokens: Tokens = tokens_of(self._checkpoint, self._renderer)
+        self.info = _describe(loaded, name, sizing)
+        self.runner = Runner(loaded.model, _shape(sizing, wishes), wishes.stall_timeout)
+
+    def open(self, job: Job, default_max_tokens: int) -> Answer:
+        """Make ready what ``job`` asks for; blocking, in any thread. Raises ContextLengthExceeded,
+        InvalidRequest."""
+        job, changes = as_trained(self._checkpoint, job)
+        prompt = prepare(
+            job, self._renderer, context=self._context, default_max_tokens=default_max_tokens
+        )
+        limits = Limits.of(job.sampling, prompt.max_tokens, self._ends, prompt.stop_ids)
+        track = Track.of(
+            prompt.ids,
+            replace(job.sampling, seed=seed_of(job)),
+            limits,
+            None if prompt.grammar is None else self._masks.start(prompt.grammar),
+            self._device,
+            self._vocab_size,
+        )
+        speller = Speller(self._bpe, limits.stop, limits.max_tokens)
+        return Answer(track, speller, changes + prompt.changes, prompt.in_thought)
+
+
+def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes, report: Report | None = None) -> Served:
+    """Load the model and take the memory of its cache. ``report`` is told how many of how many
+    weights are loaded. Raises StartupError when it does not fit or cannot be loaded."""
+    check_devices(wishes.device_map)
+    dtype = resolve_dtype(wishes.dtype, checkpoint, wishes.device_map)
+    room = free_memory(wishes.device_map)
+    wanted = Wanted(
+        str(dtype).removeprefix("torch."), wishes.context, wishes.slots, wishes.batch_tokens
+    )
+    sizing = choose(checkpoint, room, wanted)
+    # For tensors on the CPU; torch counts the machine's cores, not the container's.
+    torch.set_num_threads(wishes.threads or measure().cores)
+    # `serve` shows how far it is; a second bar would be drawn over that.
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it bare
+    with reporting(report):
+        loaded = load(checkpoint.folder, wishes.device_map, dtype, wishes.home)
+    if first_device(loaded.model).type == "cpu":
+        pack(loaded.model)
+    served = Served(loaded, checkpoint.name, sizing, wishes)
+    served.runner.build()
+    return served
+
+
+def _shape(sizing: Sizing, wishes: Wishes) -> Shape:
+    return Shape(
+        slots=sizing.slots,
+        pages=-(-sizing.cache_tokens // _PAGE),
+        page_size=_PAGE,
+        batch_tokens=wishes.batch_tokens + sizing.slots,
+    )
+
+
+def _ends(loaded: Loaded) -> frozenset[int]:
+    """The ids at which the model itself ends an answer."""
+    checkpoint = loaded.checkpoint
+    family = family_named("qwen1") if checkpoint.qwen1 else family_of(checkpoint.name)
+    known = [loaded.renderer.token_id(token) for token in family.stop_tokens]
+    stated = loaded.model.generation_config.eos_token_id
+    own: Iterable[int] = [stated] if isinstance(stated, int) else stated or []
+    return frozenset([*own, *(number for number in known if number is not None)])
+
+
+def _describe(loaded: Loaded, name: str, sizing: Sizing) -> EngineInfo:
+    model, checkpoint, renderer = loaded.model, loaded.checkpoint, loaded.renderer
+    facts = [
+        ("computes in", str(model.dtype).removeprefix("torch.")),
+        ("fits", sizing.sentence()),
+    ]
+    if checkpoint.raw:
+        facts.append(("layout", "Qwen-1, converted while loading"))
+    return EngineInfo(
+        engine="transformers",
+        model=name,
+        device=devices_of(model, model.device),
+        context=sizing.context,
+        slots=sizing.slots,
+        memory=sizing.weights + sizing.cache,
+        facts=tuple(facts),
+        family="qwen1" if checkpoint.qwen1 is not None else "",
+        tools=renderer.tools,
+        thinking=renderer.thinking,
+        fills_in=renderer.fills_in,
+    )
