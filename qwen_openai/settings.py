@@ -38,7 +38,9 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "prompt_cache",
             "prompt_cache_mib",
             "default_max_tokens",
+            "answer_timeout",
             "stall_timeout",
+            "on_engine_loss",
             "device_map",
             "dtype",
         ),
@@ -135,10 +137,10 @@ class Settings(BaseSettings):
     docs: bool = Field(True, description="serve /docs and /openapi.json")
 
     context: int | None = Field(
-        None, ge=256, description="tokens a slot, prompt and answer; empty: from memory"
+        None, ge=256, description="most tokens of prompt and answer; empty: from memory"
     )
     slots: int | None = Field(
-        None, ge=1, le=64, description="answers made at once; empty: from memory; qwen_chat: 1"
+        None, ge=1, le=256, description="answers made at once; empty: from memory; qwen_chat: 1"
     )
     threads: int | None = Field(
         None, ge=1, description="engine threads; empty: the cores of this machine"
@@ -147,7 +149,7 @@ class Settings(BaseSettings):
         128,
         ge=16,
         le=2048,
-        description="prompt tokens read in one step; qwen_chat on a card: 512 unless set",
+        description="prompt tokens read in one step; torch on a card: 512 unless set",
     )
     prompt_cache: bool = Field(
         True, description="llamacpp: reuse the state of an earlier, like prompt"
@@ -158,17 +160,24 @@ class Settings(BaseSettings):
     default_max_tokens: int = Field(
         4096, ge=1, description="answer limit where a request gives none"
     )
+    answer_timeout: float | None = Field(
+        None, gt=0, description="transformers: seconds one answer may take; empty: any time"
+    )
     stall_timeout: float = Field(
         120, gt=0, description="seconds of engine silence taken for a hang"
+    )
+    on_engine_loss: Literal["restart", "exit"] = Field(
+        "restart",
+        description="transformers broken or hung: start it anew, or end for a supervisor",
     )
     device_map: str = Field(
         "auto",
         min_length=1,
-        description="where qwen_chat puts the weights: auto, cpu, cuda:0, ...",
+        description="device of transformers and qwen_chat: auto, cpu, cuda:0, ...",
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto",
-        description="numbers of qwen_chat; auto: the checkpoint's own, on a CPU float32",
+        description="numbers of the same two; auto: the checkpoint's own, on a CPU float32",
     )
 
     queue_size: int = Field(64, ge=0, description="requests that may wait for a slot; then 503")

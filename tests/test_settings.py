@@ -73,7 +73,11 @@ def test_values_are_read_as_people_write_them(name: str, value: object, wanted: 
         ("port", "65536", "cannot be '65536' (from --port): input should be less than or equal"),
         ("port", "http", "input should be a valid integer"),
         ("slots", "0", "greater than or equal to 1"),
-        ("engine", "vllm", "input should be 'auto', 'llamacpp', 'qwen_chat' or 'fake'"),
+        (
+            "engine",
+            "vllm",
+            "input should be 'auto', 'llamacpp', 'transformers', 'qwen_chat' or 'fake'",
+        ),
         ("stall_timeout", "nan", "finite number"),
         ("drain_timeout", "inf", "finite number"),
         ("host", "", "at least 1 character"),

@@ -58,7 +58,7 @@ def rows(ready: Ready) -> list[tuple[str, str]]:
 def _context(info: EngineInfo) -> str:
     if info.slots == 1:
         return f"{info.context:,} tokens, one answer at a time"
-    return f"{info.context:,} tokens in each of {info.slots} slots"
+    return f"{info.context:,} tokens an answer, {info.slots} answers at a time"
 
 
 def key_status(settings: Settings) -> str:

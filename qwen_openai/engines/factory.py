@@ -22,12 +22,21 @@ if TYPE_CHECKING:
     from qwen_openai.engines.qwen_chat.model import QwenChat
     from qwen_openai.engines.transformers.startup import Served
 
-# What `qwen_chat` imports, in the order in which it is said to be missing.
+# What torch's engines import, in the order in which it is said to be missing.
 _NEEDED = ("torch", "transformers", "accelerate", "safetensors")
 
-# Settings that only one of the engines looks at.
+# Settings that not every engine looks at.
 _OF_LLAMACPP = ("prompt_cache", "prompt_cache_mib")
-_OF_QWEN_CHAT = ("device_map", "dtype")
+_OF_TRANSFORMERS = ("answer_timeout", "on_engine_loss")
+_OF_TORCH = ("device_map", "dtype")
+_UNUSED_BY = {
+    "llamacpp": (*_OF_TRANSFORMERS, *_OF_TORCH),
+    "transformers": _OF_LLAMACPP,
+    "qwen_chat": (*_OF_LLAMACPP, *_OF_TRANSFORMERS),
+}
+
+# More than these divide a processor's time too finely.
+_MOST_SLOTS_OF_LLAMACPP = 64
 
 _DEVICE_MAP = re.compile(
     r"auto|balanced|balanced_low_0|sequential|cpu|(?:cuda|mps|xpu|npu|mlu|musa|hpu)(?::\d+)?"
@@ -79,8 +88,9 @@ def notes(settings: Settings, files: ModelFiles | Checkpoint) -> list[str]:
     """What to tell before the model is loaded: how it is taken, where that is not plain, and which
     of the settings that somebody gave have no effect on it."""
     if not isinstance(files, Checkpoint):
-        return _without_effect(settings, _OF_QWEN_CHAT, "llamacpp")
-    said = _without_effect(settings, _OF_LLAMACPP, "qwen_chat")
+        return _without_effect(settings, "llamacpp")
+    engine = "qwen_chat" if settings.engine == "qwen_chat" else "transformers"
+    said = _without_effect(settings, engine)
     if asks_for_code(files.folder):
         instead = "its weights are read as Qwen2's" if files.raw else "its weights are read"
         said.append(
@@ -93,18 +103,25 @@ def notes(settings: Settings, files: ModelFiles | Checkpoint) -> list[str]:
     return said
 
 
-def _without_effect(settings: Settings, names: tuple[str, ...], engine: str) -> list[str]:
-    defaults = Settings.model_fields
-    given = [name for name in names if getattr(settings, name) != defaults[name].default]
+def _without_effect(settings: Settings, engine: str) -> list[str]:
+    """A sentence on what somebody has changed in vain; a default that a file states is none."""
+    fields = Settings.model_fields
+    names = _UNUSED_BY[engine]
+    given = [name for name in names if getattr(settings, name) != fields[name].default]
     if not given:
         return []
     have = "has" if len(given) == 1 else "have"
-    return [
-        f"{' and '.join(given)} {have} no effect on the engine {engine}, which runs this model."
-    ]
+    listed = " and ".join([", ".join(given[:-1]), given[-1]] if given[1:] else given)
+    return [f"{listed} {have} no effect on the engine {engine}, which runs this model."]
 
 
 def _llamacpp(settings: Settings, files: ModelFiles) -> Engine:
+    if settings.slots is not None and settings.slots > _MOST_SLOTS_OF_LLAMACPP:
+        raise StartupError(
+            f"The engine llamacpp has {_MOST_SLOTS_OF_LLAMACPP} slots at most; {settings.slots}"
+            " were asked for.",
+            fix=f"Give --slots {_MOST_SLOTS_OF_LLAMACPP} or less; more requests wait in the queue.",
+        )
     from qwen_openai.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, Vocabulary
     from qwen_openai.engines.llamacpp.sizing import choose
     from qwen_openai.engines.machine import measure
@@ -146,7 +163,7 @@ def _qwen_chat(settings: Settings, checkpoint: Checkpoint, report: Report | None
         raise StartupError(
             f"The engine qwen_chat makes one answer at a time; {settings.slots} slots were asked "
             "for.",
-            fix="Leave --slots out; requests wait in the queue for their turn.",
+            fix="Leave --slots out, or leave --engine out: the engine transformers makes many.",
         )
     from qwen_openai.engines.qwen_chat.engine import QwenChatEngine, QwenChatOptions
 
@@ -155,8 +172,6 @@ def _qwen_chat(settings: Settings, checkpoint: Checkpoint, report: Report | None
         default_max_tokens=settings.default_max_tokens,
         stall_timeout=settings.stall_timeout,
     )
-
-    given = settings.model_fields_set
 
     def load() -> "QwenChat":
         # Not before: this imports torch, and is to do so in the engine's thread.
@@ -171,8 +186,7 @@ def _qwen_chat(settings: Settings, checkpoint: Checkpoint, report: Report | None
             context=settings.context,
             threads=settings.threads,
             home=settings.home,
-            # Unasked, a card takes more at once than the default that suits processors.
-            batch_tokens=settings.batch_tokens if "batch_tokens" in given else None,
+            batch_tokens=_batch_tokens(settings),
         )
         return load_checkpoint(checkpoint, wishes, report)
 
@@ -187,6 +201,7 @@ def _transformers(settings: Settings, checkpoint: Checkpoint, report: Report | N
     options = TransformersOptions(
         name=checkpoint.name,
         default_max_tokens=settings.default_max_tokens,
+        answer_timeout=settings.answer_timeout,
     )
 
     def load() -> "Served":
@@ -203,12 +218,17 @@ def _transformers(settings: Settings, checkpoint: Checkpoint, report: Report | N
             slots=settings.slots,
             threads=settings.threads,
             home=settings.home,
-            batch_tokens=settings.batch_tokens,
+            batch_tokens=_batch_tokens(settings),
             stall_timeout=settings.stall_timeout,
         )
         return load_checkpoint(checkpoint, wishes, report)
 
     return TransformersEngine(load, options)
+
+
+def _batch_tokens(settings: Settings) -> int | None:
+    """Unasked, a card takes more at once than the default that suits processors."""
+    return settings.batch_tokens if "batch_tokens" in settings.model_fields_set else None
 
 
 def _check_device_map(settings: Settings) -> None:

@@ -36,7 +36,7 @@ def test_the_rows_say_what_runs_and_where() -> None:
         "model": "qwen2.5-coder-0.5b",
         "engine": "llamacpp",
         "device": "CPU, 2 threads",
-        "context": "8,192 tokens in each of 4 slots",
+        "context": "8,192 tokens an answer, 4 answers at a time",
         "memory": "1.5 GiB",
         "prompt cache": "on",
         "OpenAI API": "http://127.0.0.1:6006/v1",

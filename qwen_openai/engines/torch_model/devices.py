@@ -3,6 +3,8 @@
 Imports torch only where it looks at cards.
 """
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+CPU = "the CPU"
+"""What a Room without a card is called."""
+
 # Bytes of a number.
 WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+
+_CPU = "the CPU"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,29 +32,116 @@ class Room:
     name: str
     memory: int
 
+    @property
+    def is_card(self) -> bool:
+        """Whether it is a card's memory, that nobody else wants, and not the machine's."""
+        return self.name != _CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A CUDA device as torch counts them, and its bytes that are free."""
+
+    number: int
+    name: str
+    free: int
+
+    @property
+    def place(self) -> str:
+        """What torch calls it."""
+        return f"cuda:{self.number}"
+
 
 def free_memory(device_map: str) -> Room:
     """Measure the devices that accelerate would take for ``device_map``: "auto" and its like all
     CUDA cards, "cuda" and "cuda:1" that one; without a card, and for "cpu", the machine's memory.
+    That is also what an Apple's GPU ("mps") has.
 
     Raises StartupError for a card that is not there.
     """
+    present = cards()
+    if not _wants_cards(device_map, present):
+        return _machine()
+    chosen = _named(device_map, present)
+    name = ", ".join(f"{card.place} {card.name}" for card in chosen)
+    return Room(name, sum(card.free for card in chosen))
+
+
+def one_device(device_map: str, present: Sequence[Card]) -> tuple[str, Room]:
+    """Choose a single device for a model whose cache can be on one alone; return what to load it
+    with, and the room there. ``present`` are the machine's cards.
+
+    "auto" and "sequential" take the card with the most free memory, a named one itself. Raises
+    StartupError for a card that is not there, and for a plan that spreads a model over several.
+    """
+    if not _wants_cards(device_map, present):
+        return device_map, _machine()
+    chosen = _named(device_map, present)
+    if device_map.startswith("balanced") and len(chosen) > 1:
+        raise StartupError(
+            f"The device map {device_map!r} spreads a model over {len(chosen)} cards, and the engine"
+            " transformers keeps its cache on one.",
+            fix="Give --device-map auto, which takes the card with the most free memory, or --engine"
+            " qwen_chat, which spreads a model and makes one answer at a time.",
+        )
+    card = max(chosen, key=lambda each: each.free)
+    return card.place, Room(f"{card.place} {card.name}", card.free)
+
+
+def cards() -> tuple[Card, ...]:
+    """Return the CUDA cards that torch can use here; looking makes a context on each."""
     import torch
 
-    wants_card = device_map.startswith("cuda")
-    if device_map == "cpu" or not (wants_card or torch.cuda.is_available()):
-        return Room("the CPU", measure().memory)
-    cards = list(range(torch.cuda.device_count()))
-    if wants_card:
+    if not torch.cuda.is_available():
+        return ()
+    return tuple(
+        Card(number, torch.cuda.get_device_name(number), torch.cuda.mem_get_info(number)[0])
+        for number in range(torch.cuda.device_count())
+    )
+
+
+def current(device: "torch.device") -> contextlib.AbstractContextManager[object]:
+    """While it lasts, what this thread does on "cuda" it does on this card: libraries ask torch how
+    much is free without saying where."""
+    import torch
+
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
+
+
+def require_one_place(model: object) -> None:
+    """Raise StartupError where accelerate has spread ``model`` over several devices."""
+    places = sorted(set(_places(model)))
+    if len(places) > 1:
+        raise StartupError(
+            f"The model is spread over {', '.join(places)}, and the engine transformers keeps its"
+            " cache on one device.",
+            fix="Free memory on a card, take a smaller model, or give --engine qwen_chat, which"
+            " makes one answer at a time.",
+        )
+
+
+def _machine() -> Room:
+    return Room(_CPU, measure().memory)
+
+
+def _wants_cards(device_map: str, present: Sequence[Card]) -> bool:
+    return device_map.startswith("cuda") or (device_map not in ("cpu", "mps") and bool(present))
+
+
+def _named(device_map: str, present: Sequence[Card]) -> list[Card]:
+    """The cards that a device map names: "cuda" the first, a plan all."""
+    chosen = list(present)
+    if device_map.startswith("cuda"):
         number = device_map.partition(":")[2] or "0"
-        cards = [card for card in cards if str(card) == number]
-    if not cards:
+        chosen = [card for card in present if str(card.number) == number]
+    if not chosen:
         raise StartupError(
             f"There is no device {device_map!r} here that torch could use.",
             fix="Give --device-map auto, or install a torch that was built for this card.",
         )
-    free = sum(torch.cuda.mem_get_info(card)[0] for card in cards)
-    return Room(", ".join(device_name(f"cuda:{card}") for card in cards), free)
+    return chosen
 
 
 def device_name(device: str) -> str:

@@ -14,7 +14,7 @@ from qwen_openai.core import Job
 from qwen_openai.engines.base import EngineInfo
 from qwen_openai.engines.machine import measure
 from qwen_openai.engines.masks import TokenMasks
-from qwen_openai.engines.torch_model.devices import devices_of, first_device, free_memory
+from qwen_openai.engines.torch_model.devices import CPU, devices_of, first_device, free_memory
 from qwen_openai.engines.torch_model.jobs import (
     LocalRenderer,
     Tokens,
@@ -37,6 +37,9 @@ from qwen_openai.prompting.prepare import prepare
 
 # Tokens that share a page of the cache: prompts that begin alike share whole pages.
 _PAGE = 32
+# Tokens of prompts in a step, where nobody says how many: a card computes these in little more than
+# the time that it needs to read the weights, and a processor already holds up everybody with these.
+_BATCH_TOKENS_ON_CARD, _BATCH_TOKENS_ON_CPU = 512, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,12 @@ class Wishes:
     slots: int | None = None
     threads: int | None = None
     home: Path | None = None
-    batch_tokens: int = 128
+    batch_tokens: int | None = None
     stall_timeout: float = 120.0
+
+    def step(self, on_cpu: bool) -> int:
+        """Return the tokens of prompts that are read in one step."""
+        return self.batch_tokens or (_BATCH_TOKENS_ON_CPU if on_cpu else _BATCH_TOKENS_ON_CARD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,8 @@ class Served:
         self._masks = TokenMasks(self._bpe, self._vocab_size, self._ends)
         self.tokens: Tokens = tokens_of(self._checkpoint, self._renderer)
         self.info = _describe(loaded, name, sizing)
-        self.runner = Runner(loaded.model, _shape(sizing, wishes), wishes.stall_timeout)
+        step = wishes.step(self._device.type == "cpu")
+        self.runner = Runner(loaded.model, _shape(sizing, step), wishes.stall_timeout)
 
     def open(self, job: Job, default_max_tokens: int) -> Answer:
         """Make ready what ``job`` asks for; blocking, in any thread. Raises ContextLengthExceeded,
@@ -106,9 +114,8 @@ def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes, report: Report | Non
     check_devices(wishes.device_map)
     dtype = resolve_dtype(wishes.dtype, checkpoint, wishes.device_map)
     room = free_memory(wishes.device_map)
-    wanted = Wanted(
-        str(dtype).removeprefix("torch."), wishes.context, wishes.slots, wishes.batch_tokens
-    )
+    step = wishes.step(room.name == CPU)
+    wanted = Wanted(str(dtype).removeprefix("torch."), wishes.context, wishes.slots, step)
     sizing = choose(checkpoint, room, wanted)
     # For tensors on the CPU; torch counts the machine's cores, not the container's.
     torch.set_num_threads(wishes.threads or measure().cores)
@@ -123,12 +130,12 @@ def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes, report: Report | Non
     return served
 
 
-def _shape(sizing: Sizing, wishes: Wishes) -> Shape:
+def _shape(sizing: Sizing, step: int) -> Shape:
     return Shape(
         slots=sizing.slots,
         pages=-(-sizing.cache_tokens // _PAGE),
         page_size=_PAGE,
-        batch_tokens=wishes.batch_tokens + sizing.slots,
+        batch_tokens=step + sizing.slots,
     )
 
 
