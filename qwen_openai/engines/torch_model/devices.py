@@ -22,9 +22,6 @@ CPU = "the CPU"
 WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
-_CPU = "the CPU"
-
-
 @dataclass(frozen=True, slots=True)
 class Room:
     """Bytes free for us on the devices that ``name`` names."""
@@ -35,7 +32,7 @@ class Room:
     @property
     def is_card(self) -> bool:
         """Whether it is a card's memory, that nobody else wants, and not the machine's."""
-        return self.name != _CPU
+        return self.name != CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +76,10 @@ def one_device(device_map: str, present: Sequence[Card]) -> tuple[str, Room]:
     chosen = _named(device_map, present)
     if device_map.startswith("balanced") and len(chosen) > 1:
         raise StartupError(
-            f"The device map {device_map!r} spreads a model over {len(chosen)} cards, and the engine"
-            " transformers keeps its cache on one.",
-            fix="Give --device-map auto, which takes the card with the most free memory, or --engine"
-            " qwen_chat, which spreads a model and makes one answer at a time.",
+            f"The device map {device_map!r} spreads a model over {len(chosen)} cards, and the"
+            " engine transformers keeps its cache on one.",
+            fix="Give --device-map auto, which takes the card with the most free memory, or"
+            " --engine qwen_chat, which spreads a model and makes one answer at a time.",
         )
     card = max(chosen, key=lambda each: each.free)
     return card.place, Room(f"{card.place} {card.name}", card.free)
@@ -110,6 +107,20 @@ def current(device: "torch.device") -> contextlib.AbstractContextManager[object]
     return torch.cuda.device(device)
 
 
+def takes_flash(dtype: "torch.dtype") -> bool:
+    """Whether transformers' batching on a card will take flash attention, 3 or 2, for numbers of
+    this type: it does by itself where one is installed, which has none for 32 bits."""
+    import torch
+    from transformers.utils.import_utils import (
+        is_flash_attn_2_available,
+        is_flash_attn_3_available,
+    )
+
+    if dtype == torch.float32:
+        return False
+    return bool(is_flash_attn_3_available() or is_flash_attn_2_available())
+
+
 def require_one_place(model: object) -> None:
     """Raise StartupError where accelerate has spread ``model`` over several devices."""
     places = sorted(set(_places(model)))
@@ -123,7 +134,7 @@ def require_one_place(model: object) -> None:
 
 
 def _machine() -> Room:
-    return Room(_CPU, measure().memory)
+    return Room(CPU, measure().memory)
 
 
 def _wants_cards(device_map: str, present: Sequence[Card]) -> bool:

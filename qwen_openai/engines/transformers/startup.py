@@ -14,7 +14,15 @@ from qwen_openai.core import Job
 from qwen_openai.engines.base import EngineInfo
 from qwen_openai.engines.machine import measure
 from qwen_openai.engines.masks import TokenMasks
-from qwen_openai.engines.torch_model.devices import CPU, devices_of, first_device, free_memory
+from qwen_openai.engines.torch_model.devices import (
+    cards,
+    current,
+    devices_of,
+    first_device,
+    one_device,
+    require_one_place,
+    takes_flash,
+)
 from qwen_openai.engines.torch_model.jobs import (
     LocalRenderer,
     Tokens,
@@ -35,12 +43,6 @@ from qwen_openai.models.checkpoint import Checkpoint
 from qwen_openai.prompting.bpe import Bpe
 from qwen_openai.prompting.prepare import prepare
 
-# Tokens that share a page of the cache: prompts that begin alike share whole pages.
-_PAGE = 32
-# Tokens of prompts in a step, where nobody says how many: a card computes these in little more than
-# the time that it needs to read the weights, and a processor already holds up everybody with these.
-_BATCH_TOKENS_ON_CARD, _BATCH_TOKENS_ON_CPU = 512, 128
-
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
@@ -55,10 +57,6 @@ class Wishes:
     home: Path | None = None
     batch_tokens: int | None = None
     stall_timeout: float = 120.0
-
-    def step(self, on_cpu: bool) -> int:
-        """Return the tokens of prompts that are read in one step."""
-        return self.batch_tokens or (_BATCH_TOKENS_ON_CPU if on_cpu else _BATCH_TOKENS_ON_CARD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +83,7 @@ class Served:
         self._masks = TokenMasks(self._bpe, self._vocab_size, self._ends)
         self.tokens: Tokens = tokens_of(self._checkpoint, self._renderer)
         self.info = _describe(loaded, name, sizing)
-        step = wishes.step(self._device.type == "cpu")
-        self.runner = Runner(loaded.model, _shape(sizing, step), wishes.stall_timeout)
+        self.runner = Runner(loaded.model, _shape(sizing), wishes.stall_timeout)
 
     def open(self, job: Job, default_max_tokens: int) -> Answer:
         """Make ready what ``job`` asks for; blocking, in any thread. Raises ContextLengthExceeded,
@@ -113,29 +110,37 @@ def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes, report: Report | Non
     weights are loaded. Raises StartupError when it does not fit or cannot be loaded."""
     check_devices(wishes.device_map)
     dtype = resolve_dtype(wishes.dtype, checkpoint, wishes.device_map)
-    room = free_memory(wishes.device_map)
-    step = wishes.step(room.name == CPU)
-    wanted = Wanted(str(dtype).removeprefix("torch."), wishes.context, wishes.slots, step)
+    place, room = one_device(wishes.device_map, cards())
+    wanted = Wanted(
+        str(dtype).removeprefix("torch."),
+        wishes.context,
+        wishes.slots,
+        wishes.batch_tokens,
+        flash=room.is_card and takes_flash(dtype),
+    )
     sizing = choose(checkpoint, room, wanted)
     # For tensors on the CPU; torch counts the machine's cores, not the container's.
     torch.set_num_threads(wishes.threads or measure().cores)
     # `serve` shows how far it is; a second bar would be drawn over that.
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it bare
     with reporting(report):
-        loaded = load(checkpoint.folder, wishes.device_map, dtype, wishes.home)
-    if first_device(loaded.model).type == "cpu":
+        loaded = load(checkpoint.folder, place, dtype, wishes.home)
+    require_one_place(loaded.model)
+    device = first_device(loaded.model)
+    if device.type == "cpu":
         pack(loaded.model)
     served = Served(loaded, checkpoint.name, sizing, wishes)
-    served.runner.build()
+    with current(device):
+        served.runner.build()
     return served
 
 
-def _shape(sizing: Sizing, step: int) -> Shape:
+def _shape(sizing: Sizing) -> Shape:
     return Shape(
         slots=sizing.slots,
-        pages=-(-sizing.cache_tokens // _PAGE),
-        page_size=_PAGE,
-        batch_tokens=step + sizing.slots,
+        pages=sizing.pages,
+        page_size=sizing.page_size,
+        batch_tokens=sizing.batch_tokens,
     )
 
 
