@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from qwen_openai.core import Grammar, Job, Message, Sampling, Started, Text
+from qwen_openai.core import Finish, Grammar, Job, Message, Sampling, Text
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.factory import create_engine
 from qwen_openai.engines.masks import TokenMask, TokenMasks
@@ -148,7 +148,7 @@ class Batch:
                 if isinstance(event, Text):
                     text += event.text
                     pieces += 1
-                elif not isinstance(event, Started):
+                elif isinstance(event, Finish):
                     return Answer(text, event.completion_tokens, event.reason)
                 if pieces == 1:
                     self._begun[name].set()
@@ -173,8 +173,8 @@ class _Held(LogitsProcessor):
             self._mask.take(token)
         self._seen = input_ids.shape[1]
         allowed = torch.tensor(list(self._mask.allowed())) != 0
-        held: torch.FloatTensor = scores.masked_fill(~allowed, -torch.inf)
-        return held
+        scores[:, ~allowed] = -torch.inf
+        return scores
 
 
 class Plain:
@@ -189,24 +189,27 @@ class Plain:
         stated = model.generation_config.eos_token_id
         self._ends = [stated] if isinstance(stated, int) else list(stated or [])
         # What a call leaves open would be filled in from it: a repetition penalty, say.
-        model.generation_config = GenerationConfig()
+        model.generation_config = GenerationConfig.from_dict({})
 
     def answer(self, prompt: list[int], case: Case) -> Answer:
         held = LogitsProcessorList()
         if case.rules:
             masks = TokenMasks(self._bpe, self._model.config.vocab_size, self._ends)
             held.append(_Held(masks.start(build.whole(case.rules, "none")), len(prompt)))
-        made = self._model.generate(  # type: ignore[operator]  # its self is typed as no class is
+        wanted = {
+            "do_sample": False,
+            "max_new_tokens": case.limit,
+            "eos_token_id": self._ends,
+            "pad_token_id": self._ends[0],
+            **case.plain,
+        }
+        made = self._model.generate(  # type: ignore[misc]  # its self is typed as no class of theirs
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            do_sample=False,
-            max_new_tokens=case.limit,
-            eos_token_id=self._ends,
-            pad_token_id=self._ends[0],
+            generation_config=GenerationConfig.from_dict(wanted),
             logits_processor=held,
-            **case.plain,
         )
-        ids: list[int] = made[0][len(prompt) :].tolist()
+        ids: list[int] = torch.as_tensor(made)[0, len(prompt) :].tolist()
         raw = b"".join(self._bpe.piece(one) for one in ids if one not in self._ends)
         # The limit may cut a character, of which nothing is sent.
         text = raw.decode(errors="ignore")
