@@ -19,8 +19,9 @@ _CONTENT = re.compile(rb'"content":"[^"]')
 _LENGTH = re.compile(rb"content-length: (\d+)", re.I)
 
 
-def request_bytes(path: str, body: object, *, key: str | None = None) -> bytes:
-    """One HTTP/1.1 request, ready to be written."""
+def request_bytes(path: str, body: object, *, key: str | None = None, close: bool = False) -> bytes:
+    """One HTTP/1.1 request, ready to be written. ``close`` asks the server to close the connection
+    after its answer, which is the end of a stream that sends no `[DONE]`."""
     content = orjson.dumps(body)
     head = [
         f"POST {path} HTTP/1.1",
@@ -30,6 +31,8 @@ def request_bytes(path: str, body: object, *, key: str | None = None) -> bytes:
     ]
     if key is not None:
         head.append(f"authorization: Bearer {key}")
+    if close:
+        head.append("connection: close")
     return "\r\n".join([*head, "", ""]).encode() + content
 
 
@@ -44,7 +47,14 @@ class Stream:
 
     def tokens(self) -> int:
         """Completion tokens by the usage chunk of the stream."""
-        found = re.findall(rb'"completion_tokens":(\d+)', bytes(self.raw))
+        return self._counted(rb'"completion_tokens":(\d+)')
+
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt by the same chunk."""
+        return self._counted(rb'"prompt_tokens":(\d+)')
+
+    def _counted(self, pattern: bytes) -> int:
+        found = re.findall(pattern, bytes(self.raw))
         return int(found[-1]) if found else 0
 
 

@@ -141,7 +141,7 @@ def one_answer(chat: QwenChat, prompt: list[int], tokens: int) -> tuple[float, f
     return first - begun, (count - 1) / (last - first)
 
 
-class _Clock(BaseStreamer):  # type: ignore[no-untyped-call]  # transformers' own
+class Clock(BaseStreamer):  # type: ignore[no-untyped-call]  # transformers' own
     """When each token of transformers' generate came; the first call brings the prompt."""
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ def stock_rate(model: Qwen2ForCausalLM, prompt: list[int], tokens: int) -> float
     """Tokens a second of transformers' generate from the first one on, as `one_answer` counts."""
     ids = torch.tensor([prompt], device=model.device)
     config = GenerationConfig(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
-    clock = _Clock()
+    clock = Clock()
     with torch.inference_mode():
         mask = torch.ones_like(ids)
         model.generate(ids, attention_mask=mask, generation_config=config, streamer=clock)
