@@ -1,4 +1,4 @@
-"""`bench.engines` runs, on a tiny model: how fast anything is on this machine is no test's business."""
+"""`bench.engines` runs, on a tiny model: how fast anything is here is no test's business."""
 
 import re
 import subprocess
