@@ -12,12 +12,14 @@ from tests.engines.contract import EngineContract
 from tests.live import make_settings
 from tests.models.qwen1.real_fixture import real_qwen1
 
+_SETTINGS = make_settings(engine="qwen_chat", context=1024)
+
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
-    engine = create_engine(make_settings(context=1024), read_checkpoint(real_qwen1()))
+    engine = create_engine(_SETTINGS, read_checkpoint(real_qwen1()))
     await engine.start()
     yield engine
     await engine.aclose()
@@ -28,4 +30,4 @@ class TestContract(EngineContract):
 
     @pytest.fixture
     def unstarted(self) -> Engine:
-        return create_engine(make_settings(context=1024), read_checkpoint(real_qwen1()))
+        return create_engine(_SETTINGS, read_checkpoint(real_qwen1()))

@@ -30,7 +30,7 @@ def folder(qwen2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(folder: Path) -> AsyncIterator[Engine]:
-    engine = create_engine(make_settings(), read_checkpoint(folder))
+    engine = create_engine(make_settings(engine="qwen_chat"), read_checkpoint(folder))
     await engine.start()
     yield engine
     await engine.aclose()
@@ -39,4 +39,4 @@ async def engine(folder: Path) -> AsyncIterator[Engine]:
 class TestContract(BareContract):
     @pytest.fixture
     def unstarted(self, folder: Path) -> Engine:
-        return create_engine(make_settings(), read_checkpoint(folder))
+        return create_engine(make_settings(engine="qwen_chat"), read_checkpoint(folder))

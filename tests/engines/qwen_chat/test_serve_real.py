@@ -30,6 +30,7 @@ from tests.models.qwen1.real_fixture import real_native, real_qwen1
 
 pytestmark = pytest.mark.real
 
+_FLAGS = ("--engine", "qwen_chat", "--port", "0", "--context", "1024")
 PENALTY = 1.1  # what a request that says nothing gets of Qwen-1
 LIMIT = 24
 CHINESE = (Message("user", "你好"),)
@@ -92,7 +93,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("home")
     with subprocess.Popen(
-        [PROGRAM, "serve", "--port", "0", "--context", "1024", "--", str(real_qwen1())],
+        [PROGRAM, "serve", *_FLAGS, "--", str(real_qwen1())],
         env=environment(home),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -199,7 +200,9 @@ def test_tools_are_taken_and_the_last_signal_ends_it(served: Served) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[Live]:
-    engine = create_engine(make_settings(context=1024), read_checkpoint(real_qwen1()))
+    engine = create_engine(
+        make_settings(engine="qwen_chat", context=1024), read_checkpoint(real_qwen1())
+    )
     async with live(engine) as running:
         yield running
 
