@@ -1,7 +1,8 @@
 """Serving: the socket, uvicorn, signals and the drain. Nothing of requests or models.
 
 The first SIGTERM or SIGINT stops new work and lets streams finish within `drain_timeout`; a second
-one stops at once. The engine is closed last.
+one stops at once. The engine is closed last. Under `on_engine_loss` "exit", an engine that only a
+new process can mend does what a signal does.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from qwen_openai.routes.gateway import Gateway
 
+# Seconds between two looks at the engine.
+_LOOK_EVERY = 0.25
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -101,7 +104,8 @@ async def serve(
 ) -> None:
     """Serve a started engine until a signal; close the engine at the end.
 
-    ``on_ready`` is called with the port once connections are accepted.
+    ``on_ready`` is called with the port once connections are accepted. Raises StartupError when
+    the engine is lost and `on_engine_loss` says to exit.
     """
     # Not at the top: a port that is taken must fail before the web framework has been imported,
     # and `preload` does it while the model loads.
@@ -114,13 +118,21 @@ async def serve(
         await server.serve_on(sock, on_ready)
     finally:
         await engine.aclose()
+    if server.lost is not None:
+        raise StartupError(
+            f"The engine is lost, and the server has stopped: {server.lost}",
+            fix="Start it again; under docker or systemd that happens by itself.",
+        )
 
 
 class Server(uvicorn.Server):
-    """uvicorn with our signals: the second one of any kind ends the drain."""
+    """uvicorn with our signals: the second one of any kind ends the drain. ``lost`` is why the
+    engine brought the server down, where it did."""
 
     def __init__(self, settings: Settings, app: "ASGIApp", gateway: "Gateway") -> None:
+        self.lost: str | None = None
         self._gateway = gateway
+        self._exits = settings.on_engine_loss == "exit"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_ready: Callable[[int], None] | None = None
         self._host, self._port = settings.host, settings.port
@@ -149,9 +161,11 @@ class Server(uvicorn.Server):
         self._host, self._port = sock.getsockname()[:2]
         self._on_ready = on_ready
         with self.capture_signals():
+            looking = asyncio.create_task(self._look_at_engine())
             try:
                 await self._serve([sock])
             finally:
+                looking.cancel()
                 await self._end_tasks()
                 await self._gateway.aclose()
 
@@ -171,6 +185,15 @@ class Server(uvicorn.Server):
             self._cancel_tasks()
         self.should_exit = True
         self._gateway.drain()
+
+    async def _look_at_engine(self) -> None:
+        """Stop when the engine is lost; it has told its readers."""
+        while self._exits and not self.should_exit:
+            health = self._gateway.health()
+            if health.lost:
+                self.lost = health.detail
+                self.stop()
+            await asyncio.sleep(_LOOK_EVERY)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # A signal comes between any two instructions; the loop calls when nothing is half done.

@@ -17,6 +17,7 @@ import typer
 
 from qwen_openai.cli.flags import Flags, with_settings
 from qwen_openai.engines.base import Engine
+from qwen_openai.errors import StartupError
 from qwen_openai.settings import Loaded, Settings
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ def run(settings: Settings, started: float, make: MakeEngine | None = None) -> N
     except (typer.Exit, KeyboardInterrupt) as error:
         _leave_at_once(error.exit_code if isinstance(error, typer.Exit) else INTERRUPTED)
         raise
+    except StartupError as error:
+        _leave_at_once(STUCK, f"{error.message} {error.fix}")
+        raise
     finally:
         sock.close()
 
@@ -94,8 +98,9 @@ def _leave_at_once(code: int, reason: str = "") -> None:
     """End the process here where the engine's thread still loads or computes: nothing can stop it,
     and torch's own code in it would crash the interpreter as that ends in its orderly way."""
     from qwen_openai.engines.qwen_chat.worker import THREAD_NAME
+    from qwen_openai.engines.torch_model.threads import still_running
 
-    if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
+    if still_running() or any(thread.name == THREAD_NAME for thread in threading.enumerate()):
         # Nobody may read either any more, and that is no reason to stay.
         with contextlib.suppress(OSError):
             if reason:

@@ -12,10 +12,12 @@ from qwen_openai.core import Event, Job, Thinking, ToolSyntax
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a job sent now would be taken, and one sentence why."""
+    """Whether a job sent now would be taken, and one sentence why. ``lost`` says that only a new
+    process can take jobs again."""
 
     ready: bool
     detail: str
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

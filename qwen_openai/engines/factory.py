@@ -202,6 +202,7 @@ def _transformers(settings: Settings, checkpoint: Checkpoint, report: Report | N
         name=checkpoint.name,
         default_max_tokens=settings.default_max_tokens,
         answer_timeout=settings.answer_timeout,
+        restarts=settings.on_engine_loss == "restart",
     )
 
     def load() -> "Served":

@@ -5,9 +5,9 @@ comes back: the processor picks by the rules of each request, and hands back row
 picked token is the likeliest. Works in the thread of transformers' loop.
 """
 
-import time
 from collections.abc import Callable
 
+import structlog
 import torch
 from transformers import LogitsProcessorList
 from transformers.generation.continuous_batching.cb_logits_processors import (
@@ -16,11 +16,11 @@ from transformers.generation.continuous_batching.cb_logits_processors import (
 from transformers.generation.continuous_batching.requests import FutureRequestState
 
 from qwen_openai.engines.sampling import Picked, Rules, pick_all
+from qwen_openai.engines.transformers.rounds import TRACK
 from qwen_openai.engines.transformers.track import News, Track
 from qwen_openai.errors import EngineFailed
 
-TRACK = "track"
-"""The keyword by which a request brings its track."""
+__all__ = ["TRACK", "BatchPicker", "Deliver"]
 
 Deliver = Callable[[list[tuple[Track, News]]], None]
 
@@ -28,12 +28,13 @@ Deliver = Callable[[list[tuple[Track, News]]], None]
 class BatchPicker(ContinuousBatchingLogitsProcessor):
     """Picks a token for each request of a step.
 
-    ``beat`` is when it was last called, by `time.monotonic`; ``tracks`` are those of the step."""
+    ``is_picking`` is true from the logits of a step to its tokens: where a step fails then, some
+    answers have used up their chance for a token that they did not get."""
 
     def __init__(self, deliver: Deliver) -> None:
         """``deliver`` takes the news of a step, those that the loop is to go on without too."""
-        self.beat = time.monotonic()
-        self.tracks: list[Track] = []
+        self.is_picking = False
+        self._tracks: list[Track] = []
         self._deliver = deliver
         self.supported_kwargs = {TRACK: Track}
         self.ignored_kwargs = ()
@@ -42,6 +43,11 @@ class BatchPicker(ContinuousBatchingLogitsProcessor):
         """What a model's `_get_logits_processor` is to return."""
         return LogitsProcessorList([self])
 
+    def reset(self) -> None:
+        """Forget the present step."""
+        self.is_picking = False
+        self._tracks = []
+
     def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
         int32_tensor.zero_()
 
@@ -49,39 +55,50 @@ class BatchPicker(ContinuousBatchingLogitsProcessor):
         self, requests_with_new_token: list[FutureRequestState]
     ) -> torch.Tensor:
         """Remember whose logits come next; transformers asks before each pass of the model."""
-        self.beat = time.monotonic()
-        self.tracks = [one.state.logit_processor_kwargs[TRACK] for one in requests_with_new_token]
-        return torch.zeros(len(self.tracks), dtype=torch.int32)
+        self._tracks = [one.state.logit_processor_kwargs[TRACK] for one in requests_with_new_token]
+        return torch.zeros(len(self._tracks), dtype=torch.int32)
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
         """``scores`` are the logits, a row a request."""
-        picked = self._pick(scores[: len(self.tracks)])
-        tokens = torch.tensor(picked, device=scores.device).unsqueeze(1)
+        tracks, self._tracks = self._tracks, []
+        if not tracks:
+            return scores
+        self.is_picking = True
+        news = _pick(tracks, scores[: len(tracks)])
+        self.is_picking = False
+        # One that has failed gets any.
+        picked = [one.token if isinstance(one, Picked) else 0 for one in news]
+        tokens = torch.tensor(picked, dtype=torch.long, device=scores.device).unsqueeze(1)
         # transformers takes the largest of what it gets back.
-        scores[: len(self.tracks)].scatter_(1, tokens, torch.inf)
+        scores[: len(tracks)].scatter_(1, tokens, torch.inf)
+        self._deliver(list(zip(tracks, news, strict=True)))
         return scores
 
-    def _pick(self, logits: torch.Tensor) -> list[int]:
-        """Return a token for each request; one that has failed gets any."""
-        able = []
-        failed: list[tuple[Track, News]] = []
-        rules: list[Rules] = []
-        for row, track in enumerate(self.tracks):
-            try:
-                rules.append(track.rules())
-                able.append(row)
-            except EngineFailed as failure:
-                failed.append((track, failure))
-        rows = logits if len(able) == len(self.tracks) else logits[able]
-        tracks = [self.tracks[row] for row in able]
-        picked = pick_all(rows, [track.sampler for track in tracks], rules)
-        tokens = [0] * len(self.tracks)
-        news = list(zip(tracks, map(_taken, tracks, picked), strict=True))
-        for row, (_, one) in zip(able, news, strict=True):
-            if isinstance(one, Picked):
-                tokens[row] = one.token
-        self._deliver([*news, *failed])
-        return tokens
+
+def _pick(tracks: list[Track], logits: torch.Tensor) -> list[News]:
+    """Return what each answer goes on with, or why it cannot."""
+    rules = [_ruled(track) for track in tracks]
+    able = [row for row, one in enumerate(rules) if isinstance(one, Rules)]
+    rows = logits if len(able) == len(tracks) else logits[able]
+    picked = pick_all(
+        rows,
+        [tracks[row].sampler for row in able],
+        [one for one in rules if isinstance(one, Rules)],
+    )
+    in_order = iter(picked)
+    return [
+        one if isinstance(one, EngineFailed) else _taken(track, next(in_order))
+        for track, one in zip(tracks, rules, strict=True)
+    ]
+
+
+def _ruled(track: Track) -> Rules | EngineFailed:
+    try:
+        return track.rules()
+    except EngineFailed as failure:
+        return failure
+    except Exception as error:  # noqa: BLE001  # the edge to a grammar's library: no other answer is to suffer
+        return _unruly(error)
 
 
 def _taken(track: Track, picked: Picked | EngineFailed) -> News:
@@ -92,4 +109,14 @@ def _taken(track: Track, picked: Picked | EngineFailed) -> News:
         track.take(picked.token)
     except EngineFailed as failure:
         return failure
+    except Exception as error:  # noqa: BLE001  # the edge to a grammar's library: no other answer is to suffer
+        return _unruly(error)
     return picked
+
+
+def _unruly(error: Exception) -> EngineFailed:
+    structlog.get_logger().error("a grammar failed", exc_info=error)
+    return EngineFailed(
+        "The answer could not be held to its grammar; the server's log has the details. Ask for a"
+        " simpler one, or send the request again."
+    )

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from qwen_openai.core import Event, Finish, Job, Started, Text
 from qwen_openai.engines.base import EngineInfo, Health
 from qwen_openai.engines.torch_model.failures import out_of_memory
+from qwen_openai.engines.torch_model.threads import in_thread
 from qwen_openai.errors import ApiError, EngineFailed, EngineUnavailable, StartupError
 
 if TYPE_CHECKING:
+    from qwen_openai.engines.transformers.runner import Runner
     from qwen_openai.engines.transformers.startup import Served
     from qwen_openai.engines.transformers.track import Track
 
@@ -25,11 +27,13 @@ _CLOSE_PATIENCE = 2.5
 @dataclass(frozen=True, slots=True)
 class TransformersOptions:
     """What the engine calls its model and how far it may go. ``answer_timeout`` is the seconds that
-    one answer may take, None for any time."""
+    one answer may take, None for any time. Without ``restarts`` an engine that has failed or hangs
+    stays lost, for a supervisor to start the process anew."""
 
     name: str
     default_max_tokens: int = 4096
     answer_timeout: float | None = None
+    restarts: bool = True
 
 
 class TransformersEngine:
@@ -46,8 +50,8 @@ class TransformersEngine:
         """Load the model. Raises StartupError."""
         self._state = "loading"
         try:
-            self._served = await asyncio.to_thread(self._loaded)
-            await self._served.runner.start()
+            self._served = await in_thread(self._loaded)
+            await self._served.runner.start(restarts=self._options.restarts)
         except BaseException:
             await self.aclose()
             raise
@@ -61,12 +65,14 @@ class TransformersEngine:
             await served.runner.close(_CLOSE_PATIENCE)
 
     def health(self) -> Health:
-        """Not ready while loading, closed or hung, and with a device that is broken."""
+        """Not ready while loading, closed or hung; lost with a device that is broken."""
         served = self._served
         if served is None or self._state != "ready":
             return Health(False, self._state)
         unfit = served.runner.unfit()
-        return Health(True, "ready") if unfit is None else Health(False, unfit)
+        if unfit is None:
+            return Health(True, "ready")
+        return Health(False, unfit, lost=served.runner.lost)
 
     def info(self) -> EngineInfo:
         if self._served is None:
@@ -80,13 +86,18 @@ class TransformersEngine:
         answer = await asyncio.to_thread(served.open, job, self._options.default_max_tokens)
         track = answer.track
         index = job.choice
-        self._require_ready().runner.submit(track)
-        timer = self._timer(track)
+        runner = self._require_ready().runner
+        timer = self._timer(runner, track)
         try:
+            runner.submit(track)
             # The first token comes when the prompt has been read: a failure before has no event.
             picked = await track.next()
             yield Started(
-                index, len(track.prompt), track.cached_tokens, answer.changes, answer.in_thought
+                index,
+                len(track.prompt),
+                track.cached_tokens or 0,
+                answer.changes,
+                answer.in_thought,
             )
             while True:
                 piece = answer.speller.feed(picked)
@@ -99,7 +110,7 @@ class TransformersEngine:
         finally:
             if timer is not None:
                 timer.cancel()
-            served.runner.leave(track)
+            runner.leave(track)
 
     async def tokenize(self, job: Job) -> list[int]:
         """Return the ids of a job's prompt, whatever their number. Raises InvalidRequest,
@@ -111,7 +122,7 @@ class TransformersEngine:
         EngineUnavailable while not ready."""
         return await asyncio.to_thread(self._require_ready().tokens.decode, ids)
 
-    def _timer(self, track: "Track") -> asyncio.TimerHandle | None:
+    def _timer(self, runner: "Runner", track: "Track") -> asyncio.TimerHandle | None:
         """End an answer that takes too long."""
         seconds = self._options.answer_timeout
         if seconds is None:
@@ -120,7 +131,7 @@ class TransformersEngine:
             f"The answer was not complete after {seconds:g} seconds, which is the limit here. Ask"
             " for fewer tokens; whoever runs the server can raise answer_timeout."
         )
-        return asyncio.get_running_loop().call_later(seconds, track.hear, failure)
+        return asyncio.get_running_loop().call_later(seconds, runner.fail, track, failure)
 
     def _require_ready(self) -> "Served":
         health, served = self.health(), self._served

@@ -1,41 +1,29 @@
-"""transformers' continuous batching, started, fed and watched.
+"""The answers of one model: fed to the loop that makes them, and watched over.
 
-The loop that steps the model runs in transformers' own thread. When it dies, the requests that
-brought it down are told so, and it starts again with the others, each from where it was. Methods
-are for the event loop of `start`, but where it is said.
+When the loop dies, the answers that brought it down are told so, and it starts again with the
+others, each from where it was. When it hangs, all are told. Methods are for the event loop of
+`start`, but where it is said.
 """
 
 import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import structlog
-from transformers import GenerationConfig, PreTrainedModel
-from transformers.generation.configuration_utils import ContinuousBatchingConfig
-from transformers.generation.continuous_batching import ContinuousBatchingManager
+from transformers import PreTrainedModel
 
 from qwen_openai.engines.torch_model.failures import Failure, empty_cache, explain
-from qwen_openai.engines.transformers.batch import TRACK, BatchPicker
+from qwen_openai.engines.transformers.loop import Loop, Shape
 from qwen_openai.engines.transformers.track import News, Track
-from qwen_openai.errors import EngineFailed, EngineUnavailable
+from qwen_openai.errors import ApiError, EngineFailed, EngineUnavailable
+
+__all__ = ["Runner", "Shape"]
 
 # Seconds between two looks at the loop.
 _LOOK_EVERY = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """``slots`` answers at once over a cache of ``pages`` times ``page_size`` tokens;
-    ``batch_tokens`` of prompts and answers go through the model in one step."""
-
-    slots: int
-    pages: int
-    page_size: int
-    batch_tokens: int
+# A loop that dies so often, each time before any token was picked, is not started again.
+_MOST_DEATHS = 5
 
 
 class Runner:
@@ -43,29 +31,30 @@ class Runner:
 
     def __init__(self, model: PreTrainedModel, shape: Shape, stall_timeout: float) -> None:
         """``stall_timeout`` is the seconds that one step may take before it is called a hang."""
-        self._model = model
+        self._model: PreTrainedModel | None = model
         self._shape = shape
         self._stall_timeout = stall_timeout
-        self._picker = BatchPicker(self._deliver)
-        self._manager: ContinuousBatchingManager | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._restarts = True
+        self._engine_loop: Loop | None = None
+        self._events: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.Task[None] | None = None
         self._tracks: dict[str, Track] = {}
         self._numbers = itertools.count()
-        self._cached: dict[str, int] = {}
         self._since = time.monotonic()
+        self._deaths = 0
         self._lost: str | None = None
-        self._hung: float | None = None
         self._log = structlog.get_logger()
 
     def build(self) -> None:
         """Take the memory for the cache; blocking, in any thread. Raises what torch raises."""
-        self._manager = self._new_manager()
+        if self._model is not None:
+            self._engine_loop = Loop(self._model, self._shape, self._deliver)
 
-    async def start(self) -> None:
-        """Begin to step, once built."""
-        self._loop = asyncio.get_running_loop()
-        self._require_manager().start()
+    async def start(self, *, restarts: bool = True) -> None:
+        """Begin to step, once built. Without ``restarts`` a loop that has died or hangs is lost."""
+        self._restarts = restarts
+        self._events = asyncio.get_running_loop()
+        self._require_loop().start()
         self._watching = asyncio.create_task(self._watch())
 
     async def close(self, patience: float) -> None:
@@ -74,172 +63,164 @@ class Runner:
             self._watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watching
-        manager, self._manager = self._manager, None
+        loop, self._engine_loop, self._model = self._engine_loop, None, None
         for track in list(self._tracks.values()):
             track.hear(EngineUnavailable("The server is stopping.", retry_after=5))
         self._tracks.clear()
-        if manager is not None:
-            await asyncio.to_thread(_stop, manager, patience)
+        if loop is not None:
+            await asyncio.to_thread(loop.stop, patience)
 
     def submit(self, track: Track) -> None:
-        """Begin to make an answer."""
+        """Begin to make an answer. Raises EngineUnavailable after `close`."""
+        loop = self._require_loop()
         if not self._tracks:
             self._since = time.monotonic()
         track.id = f"answer-{next(self._numbers)}"
         self._tracks[track.id] = track
-        self._add(track)
+        # One that has died takes it when it starts again.
+        loop.add(track)
+
+    def fail(self, track: Track, failure: ApiError) -> None:
+        """End an answer with ``failure``, if it is not complete."""
+        if self._tracks.pop(track.id, None) is None or track.is_complete:
+            return
+        track.hear(failure)
+        if self._engine_loop is not None:
+            self._engine_loop.cancel(track)
 
     def leave(self, track: Track) -> None:
         """Stop an answer that nobody reads any more, if it is not complete."""
         track.leave()
-        self._cached.pop(track.id, None)
         if self._tracks.pop(track.id, None) is None or track.is_complete:
             return
-        if self._manager is not None:
-            self._manager.cancel_request(track.id)
+        if self._engine_loop is not None:
+            self._engine_loop.cancel(track)
 
     def unfit(self) -> str | None:
         """Why no answer can be made now, where that is so."""
-        if self._lost is not None:
+        if self._lost is not None or self._engine_loop is None:
             return self._lost
-        # A step that has hung is over when the next one begins.
-        if self._hung is not None and self._picker.beat > self._hung:
-            self._hung = None
-        waited = time.monotonic() - max(self._picker.beat, self._since)
-        if self._hung is not None or (self._tracks and waited > self._stall_timeout):
-            return (
-                f"The model has not finished a step for {waited:.0f} seconds: it hangs, or the"
-                " device is far too slow for it."
-            )
-        return None
+        # One that has died is started again, and begins a round.
+        waited = time.monotonic() - self._engine_loop.rounds.round
+        if waited <= self._stall_timeout or not self._engine_loop.is_alive:
+            return None
+        return (
+            f"The model has not finished a step for {waited:.0f} seconds: it hangs, or the device"
+            " is far too slow for it."
+        )
+
+    @property
+    def lost(self) -> bool:
+        """Whether only a new process can make answers again."""
+        return self._lost is not None
 
     @property
     def in_flight(self) -> int:
         return len(self._tracks)
 
-    def _add(self, track: Track) -> None:
-        brought: dict[str, Any] = {TRACK: track}
-        taken = self._require_manager().add_request(
-            [*track.prompt, *track.tokens],
-            request_id=track.id,
-            max_new_tokens=track.limits.max_tokens - len(track.tokens),
-            eos_token_id=sorted(track.limits.stop) or [-1],
-            **brought,
-        )
-        if taken is None:
-            # The loop has just died: the watch starts it again, with all tracks that it knows.
-            self._log.debug("an answer waits for the loop to start again", answer=track.id)
-
-    def _require_manager(self) -> ContinuousBatchingManager:
-        if self._manager is None:
+    def _require_loop(self) -> Loop:
+        if self._engine_loop is None:
             raise EngineUnavailable("The engine is not ready: closed.", retry_after=5)
-        return self._manager
-
-    def _new_manager(self) -> ContinuousBatchingManager:
-        shape = self._shape
-        config = ContinuousBatchingConfig(
-            page_size=shape.page_size,
-            num_blocks=shape.pages,
-            max_batch_tokens=shape.batch_tokens,
-            max_requests_per_batch=shape.slots,
-            # Our own sizing has seen to it.
-            max_memory_percent=1.0,
-            # The next step waits for the tokens of this one: masks and penalties need them.
-            use_async_batching=False,
-            use_cuda_graph=False,
-            per_request_processors=True,
-        )
-        own = GenerationConfig.from_dict({"do_sample": False, "eos_token_id": -1})
-        model: Any = self._model
-        with _processors(model, self._picker.processors):
-            manager = ContinuousBatchingManager(model, own, config)
-        # It counts only processors that it has made itself.
-        manager.logit_processor.tensors_required = 1
-        manager.warmup()
-        self._count_cached(manager)
-        return manager
-
-    def _count_cached(self, manager: ContinuousBatchingManager) -> None:
-        """Have the cache tell how much of a prompt it holds, which transformers keeps to itself."""
-        processor: Any = manager.batch_processor
-        search: Callable[[str, list[int]], int] = processor.cache.search_prefix_match
-
-        def counted(request_id: str, prompt_ids: list[int]) -> int:
-            found = search(request_id, prompt_ids)
-            self._cached.setdefault(request_id, found)
-            return found
-
-        processor.cache.search_prefix_match = counted
+        return self._engine_loop
 
     def _deliver(self, news: list[tuple[Track, News]]) -> None:
-        """Carry news over from the loop's thread."""
-        if self._loop is not None:
+        """Carry the news of a step over from the loop's thread."""
+        if self._events is not None:
             # After the server's loop has closed, nobody is left to hear them.
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._spread, news)
+                self._events.call_soon_threadsafe(self._spread, news)
 
     def _spread(self, news: list[tuple[Track, News]]) -> None:
         for track, one in news:
-            track.cached_tokens = self._cached.get(track.id, 0)
             track.hear(one)
+            if isinstance(one, ApiError):
+                self._tracks.pop(track.id, None)
+            else:
+                self._deaths = 0
 
     async def _watch(self) -> None:
-        while True:
+        while self._lost is None:
             await asyncio.sleep(_LOOK_EVERY)
-            manager = self._require_manager()
-            # Complete answers; nobody else takes them.
-            while manager.get_result(timeout=0) is not None:
-                pass
-            if not manager.is_running() and self._lost is None:
-                self._restart(manager)
-            unfit = self.unfit()
-            if unfit is not None and self._tracks:
-                self._hung = self._picker.beat
-                self._fail_all(unfit)
+            loop = self._require_loop()
+            if loop.is_alive:
+                loop.sweep()
+                self._look_for_hang(loop)
+                continue
+            try:
+                self._restart(loop)
+            except Exception as error:  # noqa: BLE001  # the edge to libraries: what has died may not be mended
+                self._log.exception("the engine's loop cannot be started again")
+                self._lose(explain(error).sentence)
 
-    def _restart(self, manager: ContinuousBatchingManager) -> None:
-        error = manager.background_thread_status.fatal_error
-        failure = explain(error or RuntimeError("the loop ended"))
+    def _look_for_hang(self, loop: Loop) -> None:
+        unfit = self.unfit()
+        if unfit is not None and not self._restarts:
+            self._lose(unfit)
+            return
+        quiet = time.monotonic() - max(loop.rounds.stepped, self._since)
+        if self._tracks and (unfit is not None or quiet > self._stall_timeout):
+            why = unfit or f"The model has not come to this answer for {quiet:.0f} seconds."
+            self._log.error("the engine hangs", reason=why, answers=len(self._tracks))
+            for track in list(self._tracks.values()):
+                self.fail(track, EngineFailed(why))
+
+    def _restart(self, loop: Loop) -> None:
+        error = loop.error or RuntimeError("the loop ended")
+        failure = explain(error)
+        self._deaths += 1
         self._log.error(
-            "the engine's loop died; it starts again", error=repr(error), answers=len(self._tracks)
+            "the engine's loop died", error=repr(error), answers=len(self._tracks), exc_info=error
         )
-        for track in self._guilty(failure):
+        guilty = self._guilty(failure, loop)
+        for track in guilty:
             self._tracks.pop(track.id, None)
             track.hear(EngineFailed(failure.sentence))
-        if failure.broken is not None:
-            self._lost = failure.broken
+        loop.forget()
+        hopeless = self._hopeless(failure)
+        if hopeless is not None:
+            self._lose(hopeless)
             return
-        if failure.memory:
-            empty_cache()
-        manager.start()
+        # Also after a failure that does not say so: a step may have needed much.
+        del error
+        empty_cache()
+        loop.start()
+        self._log.warning("the engine's loop starts again", answers=len(self._tracks))
+        self._since = time.monotonic()
         for track in list(self._tracks.values()):
-            self._add(track)
+            if not track.is_complete:
+                loop.add(track)
 
-    def _guilty(self, failure: Failure) -> list[Track]:
+    def _hopeless(self, failure: Failure) -> str | None:
+        """Why the loop is not to start again, where that is so."""
+        if failure.broken is not None:
+            return failure.broken
+        if failure.memory:
+            # There is an answer less.
+            return None
+        if not self._restarts:
+            return "The model's loop died; the server's log has the details. Restart the server."
+        if self._deaths >= _MOST_DEATHS:
+            return (
+                f"The model failed {self._deaths} times in a row and made no token in between; the"
+                " server's log has the details. Restart the server."
+            )
+        return None
+
+    def _guilty(self, failure: Failure, loop: Loop) -> list[Track]:
         """Who is to be told of a failure: where memory ran out, the largest answer of the step;
-        else all of the step."""
-        step = [track for track in self._picker.tracks if track.id in self._tracks]
-        if not step or failure.broken is not None:
+        else all of the step. Of those in flight there is one at least."""
+        if failure.broken is not None:
             return list(self._tracks.values())
-        if failure.memory:
-            return [max(step, key=lambda track: len(track.prompt) + len(track.tokens))]
-        return step
+        waiting = [track for track in self._tracks.values() if not track.is_complete]
+        step = [track for track in loop.rounds.step if track in waiting]
+        if step and (not failure.memory or loop.is_picking):
+            return step
+        largest = max(step or waiting, key=lambda track: track.length, default=None)
+        return [] if largest is None else [largest]
 
-    def _fail_all(self, why: str) -> None:
+    def _lose(self, why: str) -> None:
+        """Tell everybody that nothing comes any more."""
+        self._lost = why
+        self._log.error("the engine is lost", reason=why)
         for track in list(self._tracks.values()):
-            track.hear(EngineFailed(why))
-
-
-@contextlib.contextmanager
-def _processors(model: PreTrainedModel, make: Callable[..., object]) -> Iterator[None]:
-    """Have ``model`` give ``make``'s processors out."""
-    name = "_get_logits_processor"
-    setattr(model, name, make)
-    try:
-        yield
-    finally:
-        delattr(model, name)
-
-
-def _stop(manager: ContinuousBatchingManager, patience: float) -> None:
-    manager.stop(block=True, timeout=patience, hard_stop=True)
+            self.fail(track, EngineFailed(why))

@@ -25,7 +25,8 @@ News = Picked | ApiError
 class Track:
     """The state of one answer.
 
-    ``tokens`` are those picked so far, ``sampler`` what picks them. Made in any thread; `rules` and
+    ``tokens`` are those picked so far, ``sampler`` what picks them; ``cached_tokens`` is how much
+    of the prompt the cache held, None before it is read. Made in any thread; `rules` and
     `take` are for the batch's thread, `hear`, `next` and `leave` for the reader's loop.
     """
 
@@ -37,7 +38,7 @@ class Track:
         self.limits = limits
         self.sampler = sampler
         self.tokens: list[int] = []
-        self.cached_tokens = 0
+        self.cached_tokens: int | None = None
         self.is_over = False
         self._mask = mask
         self._at_first, self._later = limits.stop, limits.barred
@@ -75,6 +76,11 @@ class Track:
     def __deepcopy__(self, memo: object) -> Self:
         """transformers copies what belongs to a request when it starts it anew: it is the same."""
         return self
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and answer."""
+        return len(self.prompt) + len(self.tokens)
 
     @property
     def is_complete(self) -> bool:
