@@ -14,6 +14,7 @@ from qwen_openai.core import Job
 from qwen_openai.engines.base import EngineInfo
 from qwen_openai.engines.machine import measure
 from qwen_openai.engines.masks import TokenMasks
+from qwen_openai.engines.torch_model.describe import described, dtype_name, family_ends
 from qwen_openai.engines.torch_model.devices import (
     cards,
     current,
@@ -38,7 +39,6 @@ from qwen_openai.engines.transformers.packed import pack
 from qwen_openai.engines.transformers.runner import Runner, Shape
 from qwen_openai.engines.transformers.sizing import Sizing, Wanted, choose
 from qwen_openai.engines.transformers.track import Track
-from qwen_openai.families import family_named, family_of
 from qwen_openai.models.checkpoint import Checkpoint
 from qwen_openai.prompting.bpe import Bpe
 from qwen_openai.prompting.prepare import prepare
@@ -83,7 +83,7 @@ class Served:
         self._masks = TokenMasks(self._bpe, self._vocab_size, self._ends)
         self.tokens: Tokens = tokens_of(self._checkpoint, self._renderer)
         self.info = _describe(loaded, name, sizing)
-        self.runner = Runner(loaded.model, _shape(sizing), wishes.stall_timeout)
+        self.runner = Runner(loaded.model, shape_of(sizing), wishes.stall_timeout)
 
     def open(self, job: Job, default_max_tokens: int) -> Answer:
         """Make ready what ``job`` asks for; blocking, in any thread. Raises ContextLengthExceeded,
@@ -112,7 +112,7 @@ def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes, report: Report | Non
     dtype = resolve_dtype(wishes.dtype, checkpoint, wishes.device_map)
     place, room = one_device(wishes.device_map, cards())
     wanted = Wanted(
-        str(dtype).removeprefix("torch."),
+        dtype_name(dtype),
         wishes.context,
         wishes.slots,
         wishes.batch_tokens,
@@ -135,43 +135,33 @@ def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes, report: Report | Non
     return served
 
 
-def _shape(sizing: Sizing) -> Shape:
+def shape_of(sizing: Sizing) -> Shape:
+    """Return what the runner is to make room for."""
     return Shape(
         slots=sizing.slots,
         pages=sizing.pages,
         page_size=sizing.page_size,
         batch_tokens=sizing.batch_tokens,
+        context=sizing.context,
     )
 
 
 def _ends(loaded: Loaded) -> frozenset[int]:
     """The ids at which the model itself ends an answer."""
-    checkpoint = loaded.checkpoint
-    family = family_named("qwen1") if checkpoint.qwen1 else family_of(checkpoint.name)
-    known = [loaded.renderer.token_id(token) for token in family.stop_tokens]
     stated = loaded.model.generation_config.eos_token_id
     own: Iterable[int] = [stated] if isinstance(stated, int) else stated or []
-    return frozenset([*own, *(number for number in known if number is not None)])
+    return family_ends(loaded.checkpoint, loaded.renderer).union(own)
 
 
 def _describe(loaded: Loaded, name: str, sizing: Sizing) -> EngineInfo:
-    model, checkpoint, renderer = loaded.model, loaded.checkpoint, loaded.renderer
-    facts = [
-        ("computes in", str(model.dtype).removeprefix("torch.")),
-        ("fits", sizing.sentence()),
-    ]
-    if checkpoint.raw:
-        facts.append(("layout", "Qwen-1, converted while loading"))
-    return EngineInfo(
+    model = loaded.model
+    info = EngineInfo(
         engine="transformers",
         model=name,
         device=devices_of(model, model.device),
         context=sizing.context,
         slots=sizing.slots,
         memory=sizing.weights + sizing.cache,
-        facts=tuple(facts),
-        family="qwen1" if checkpoint.qwen1 is not None else "",
-        tools=renderer.tools,
-        thinking=renderer.thinking,
-        fills_in=renderer.fills_in,
+        facts=(("fits", sizing.sentence()),),
     )
+    return described(info, loaded.checkpoint, loaded.renderer, model.dtype)
