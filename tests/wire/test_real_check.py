@@ -16,7 +16,7 @@ from tests.real import real_engine
 
 pytestmark = pytest.mark.real
 
-# The engine for checkpoints makes a few tokens a second on two cores: of each area the facts that
+# The engine qwen_chat makes a few tokens a second on two cores: of each area the facts that
 # its renderer, its sampler, its masks or its parser decide, and that one short answer shows.
 PART = {
     "answer.length",
@@ -30,7 +30,8 @@ KEY = "k-" + "x" * 30
 
 
 def _of_weights() -> Engine:
-    return create_engine(make_settings(context=1024), read_checkpoint(real_qwen1()))
+    settings = make_settings(engine="qwen_chat", context=1024)
+    return create_engine(settings, read_checkpoint(real_qwen1()))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from qwen_openai.core import Event, Finish, Job, Sampling, Started, Text
 from qwen_openai.engines.base import EngineInfo
 from qwen_openai.engines.qwen_chat.worker import Answerer, Stopped
+from qwen_openai.engines.torch_model.describe import described, dtype_name
 from qwen_openai.engines.torch_model.devices import WIDTHS, devices_of, offloaded
 from qwen_openai.engines.torch_model.jobs import LocalRenderer, as_trained, seed_of
 from qwen_openai.models.checkpoint import Checkpoint
@@ -58,26 +59,18 @@ class LocalModel(Protocol):
 def describe(model: LocalModel, name: str, context: int) -> EngineInfo:
     """What there is to say of a loaded model that may hold ``context`` tokens."""
     checkpoint = model.checkpoint
-    dtype = str(model.dtype).removeprefix("torch.")
-    width = WIDTHS.get(dtype, 4)
-    facts = [("computes in", dtype)]
-    if checkpoint.raw:
-        facts.append(("layout", "Qwen-1, converted while loading"))
-    facts.append(("cache", f"{checkpoint.kv_values_per_token * width / 1024:,.0f} KiB a token"))
-    facts += offloaded(getattr(model, "model", None))
-    return EngineInfo(
+    width = WIDTHS.get(dtype_name(model.dtype), 4)
+    cache = f"{checkpoint.kv_values_per_token * width / 1024:,.0f} KiB a token"
+    info = EngineInfo(
         engine="qwen_chat",
         model=name,
         device=devices_of(getattr(model, "model", None), model.device),
         context=context,
         slots=1,
         memory=checkpoint.weight_bytes * width // WIDTHS.get(checkpoint.dtype, width),
-        facts=tuple(facts),
-        family="qwen1" if checkpoint.qwen1 is not None else "",
-        tools=model.renderer.tools,
-        thinking=model.renderer.thinking,
-        fills_in=model.renderer.fills_in,
+        facts=(("cache", cache), *offloaded(getattr(model, "model", None))),
     )
+    return described(info, checkpoint, model.renderer, model.dtype)
 
 
 def answerer(model: LocalModel, *, context: int, default_max_tokens: int) -> Answerer:

@@ -19,12 +19,12 @@ from qwen_openai.engines.qwen_chat.arguments import Arguments, read_arguments, r
 from qwen_openai.engines.qwen_chat.generation import TokenLoop
 from qwen_openai.engines.qwen_chat.pairs import Pairs, newest, read_pairs, valid
 from qwen_openai.engines.qwen_chat.reply import Reply, ReplyStream
+from qwen_openai.engines.torch_model.describe import family_ends
 from qwen_openai.engines.torch_model.devices import first_device
 from qwen_openai.engines.torch_model.limits import Limits
 from qwen_openai.engines.torch_model.load import DeviceMap, Dtype, Loaded, load
 from qwen_openai.engines.torch_model.spelling import pieces
 from qwen_openai.errors import InvalidRequest
-from qwen_openai.families import family_named, family_of
 from qwen_openai.models.checkpoint import chat_template
 from qwen_openai.prompting.bpe import TooLong
 from qwen_openai.prompting.qwen1 import Qwen1Renderer
@@ -90,9 +90,7 @@ class QwenChat:
         self._renderers: dict[bool, Renderer | Qwen1Renderer] = {}
         self._masks: TokenMasks | None = None
         self._making = threading.Lock()
-        family = family_named("qwen1") if self.checkpoint.qwen1 else family_of(self.checkpoint.name)
-        known = (self.renderer.token_id(token) for token in family.stop_tokens)
-        self._stop_ids = frozenset(number for number in known if number is not None)
+        self._stop_ids = family_ends(self.checkpoint, self.renderer)
 
     @classmethod
     def from_pretrained(
