@@ -19,7 +19,14 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.generation.continuous_batching import ContinuousBatchingManager
 
 from qwen_openai.engines.torch_model.threads import THREAD_NAME
-from qwen_openai.engines.transformers.batch import BatchPicker, Deliver
+from qwen_openai.engines.transformers.batch import Deliver
+from qwen_openai.engines.transformers.graphs import (
+    batching,
+    flash_attention,
+    picker_for,
+    use_graphs,
+    warm_up,
+)
 from qwen_openai.engines.transformers.rounds import TRACK, Rounds
 from qwen_openai.engines.transformers.track import News, Track
 from qwen_openai.errors import ApiError
@@ -31,12 +38,14 @@ _LOGGER = "ContinuousBatchingLogger"
 @dataclass(frozen=True, slots=True)
 class Shape:
     """``slots`` answers at once over a cache of ``pages`` times ``page_size`` tokens;
-    ``batch_tokens`` of prompts and answers go through the model in one step."""
+    ``batch_tokens`` of prompts and answers go through the model in one step. ``context`` is the
+    tokens of the longest answer with its prompt, None for all that the cache holds."""
 
     slots: int
     pages: int
     page_size: int
     batch_tokens: int
+    context: int | None = None
 
 
 class Loop:
@@ -48,7 +57,9 @@ class Loop:
         # What it has to say is said by us.
         logging.getLogger(_LOGGER).setLevel(logging.CRITICAL + 1)
         self._deliver = deliver
-        self._picker = BatchPicker(self._tell)
+        self._flash = flash_attention(model)
+        self._graphs = use_graphs(model.device, self._flash)
+        self._picker = picker_for(model, shape.slots, self._graphs, self._tell)
         self._manager = self._new_manager(model, shape)
         self._rounds = self._watch_rounds()
 
@@ -140,6 +151,7 @@ class Loop:
         self._deliver(news)
 
     def _new_manager(self, model: PreTrainedModel, shape: Shape) -> ContinuousBatchingManager:
+        context = shape.context or shape.pages * shape.page_size
         config = ContinuousBatchingConfig(
             page_size=shape.page_size,
             num_blocks=shape.pages,
@@ -149,8 +161,8 @@ class Loop:
             max_memory_percent=1.0,
             # The next step waits for the tokens of this one: masks and penalties need them.
             use_async_batching=False,
-            use_cuda_graph=False,
             per_request_processors=True,
+            **batching(self._flash, self._graphs, context, shape.page_size),
         )
         own = GenerationConfig.from_dict({"do_sample": False, "eos_token_id": -1})
         given: Any = model
@@ -158,7 +170,7 @@ class Loop:
             manager = ContinuousBatchingManager(given, own, config)
         # It counts only processors that it has made itself.
         manager.logit_processor.tensors_required = 1
-        manager.warmup()
+        warm_up(manager, self._picker)
         return manager
 
     def _watch_rounds(self) -> Rounds:
