@@ -31,6 +31,8 @@ CONFIG_FILE = "config.json"
 # The key in config.json by which a converted directory is known; see `qwen1.config`.
 MARKER = "qwen_openai"
 QWEN1 = "qwen1"
+# What its "source" is in a directory that `dequantise` wrote.
+FROM_GGUF = "gguf"
 
 # ChatML as Qwen-1's own code writes it: always a system turn, no line feed behind the last turn.
 QWEN1_TEMPLATE = (
@@ -79,7 +81,8 @@ class Checkpoint:
     while loading. ``qwen1`` is set for a raw and for a converted Qwen-1. ``context_length`` counts
     prompt and answer, in tokens. ``kv_values_per_token`` are the numbers cached for a token over
     all layers; times the bytes of a number, the memory. ``weight_bytes`` and ``dtype``
-    ("bfloat16", "float16" or "float32") are those on disk.
+    ("bfloat16", "float16" or "float32") are those on disk. ``from_gguf``: its numbers were
+    quantised, and float16 is no more than what keeps them finest.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Checkpoint:
     kv_values_per_token: int
     weight_bytes: int
     dtype: str
+    from_gguf: bool = False
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -143,6 +147,7 @@ def read_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
         kv_values_per_token=_kv_values(config, raw),
         weight_bytes=weight_bytes,
         dtype=dtype,
+        from_gguf=_is_from_gguf(config),
     )
 
 
@@ -308,6 +313,11 @@ def _marked_facts(config: Document) -> Qwen1Facts | None:
     if marker is None or marker.text("generation") != QWEN1:
         return None
     return _facts(marker)
+
+
+def _is_from_gguf(config: Document) -> bool:
+    marker = config.within(MARKER)
+    return marker is not None and marker.text("source") == FROM_GGUF
 
 
 def _facts(stated: Document) -> Qwen1Facts:

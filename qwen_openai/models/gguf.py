@@ -9,7 +9,8 @@ Source of the format: ggml's docs/gguf.md, versions 2 and 3, little endian.
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,13 +84,24 @@ class _Broken(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where a tensor is: ``shape`` row-major (a file states it the other way round), ``kind`` as
+    ggml numbers its types, ``begin`` in bytes from the start of the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    begin: int
+
+
+@dataclass(frozen=True, slots=True)
 class GGUF:
     """What a GGUF file says of itself. ``file_bytes`` is the size on disk."""
 
     path: Path
     version: int
     metadata: dict[str, Value]
-    tensors: int
+    tensors: tuple[TensorInfo, ...]
     file_bytes: int
 
     def text(self, key: str) -> str | None:
@@ -167,32 +179,35 @@ def _read(path: Path, file: BinaryIO) -> GGUF:
         if key in metadata:
             raise _Broken(f"the key {key[:80]!r} stands twice in its metadata")
         metadata[key] = header.value(header.integer("I"))
-    _check_data(header, tensors, metadata)
-    return GGUF(path, version, metadata, tensors, size)
+    return GGUF(path, version, metadata, _tensors(header, tensors, metadata), size)
 
 
-def _check_data(header: "_Header", tensors: int, metadata: dict[str, Value]) -> None:
-    """Walk the tensor infos; the last byte that any of them needs must be in the file."""
+def _tensors(header: "_Header", count: int, metadata: dict[str, Value]) -> tuple[TensorInfo, ...]:
+    """Read the tensor infos; the last byte that any of them needs must be in the file."""
+    found: dict[str, TensorInfo] = {}
     needed = 0
-    for _ in range(tensors):
+    for _ in range(count):
         name = header.string(_KEY_BYTES)
+        if name in found:
+            raise _Broken(f"the tensor {name[:80]!r} stands twice in it")
         dimensions = header.integer("I")
         if dimensions > _DIMENSIONS:
             raise _Broken(f"the tensor {name[:80]!r} has {dimensions} dimensions")
-        elements = 1
-        for _ in range(dimensions):
-            elements *= header.integer("Q")
-        block, block_bytes = _BLOCKS.get(header.integer("I"), (1, 0))
+        shape = tuple(header.integer("Q") for _ in range(dimensions))[::-1]
+        kind = header.integer("I")
         offset = header.integer("Q")
-        needed = max(needed, offset + -(-elements // block) * block_bytes)
+        found[name] = TensorInfo(name, shape, kind, offset)
+        block, block_bytes = _BLOCKS.get(kind, (1, 0))
+        needed = max(needed, offset + -(-prod(shape) // block) * block_bytes)
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 1 <= alignment <= 2**20:
         raise _Broken("its general.alignment is not a possible number")
     start = -(-header.position // alignment) * alignment
-    if tensors and start + needed > header.size:
+    if count and start + needed > header.size:
         raise _Broken(
             f"it is truncated: its tensors need {start + needed:,} bytes, it has {header.size:,}"
         )
+    return tuple(replace(each, begin=start + each.begin) for each in found.values())
 
 
 class _Header:

@@ -4,7 +4,8 @@
     HOME/modelscope/ORG/NAME/REVISION/          a repository's snapshot
     HOME/modelscope/ORG/NAME/REVISION+FILE/     one file of a repository
     HOME/local/KEY/                             what was read out of a file that lies elsewhere
-    HOME/partial/…                              pulls that are not complete
+    HOME/dequantised/KEY/                       safetensors made of a GGUF file
+    HOME/partial/…                              what is not complete
     HOME/locks/…                                one a model
 
 A model's folder has `files/` (what was fetched), `stamp.json` (its verification), `tokenizer.json`
@@ -65,14 +66,25 @@ def local_folder(weights: Path, home: Path) -> Path:
 
     Raises OSError when there is no such file.
     """
+    return home / "local" / _key(weights)
+
+
+def dequantised_folder(weights: Path, home: Path, version: int) -> Path:
+    """Return the folder for the safetensors made of the GGUF file ``weights`` in the ``version`` of
+    our making: its name changes when the file does. Raises OSError when there is no such file."""
+    return home / "dequantised" / f"{_key(weights)}-{version}"
+
+
+def _key(weights: Path) -> str:
     status = weights.stat()
     where = hashlib.sha256(os.fsencode(weights)).hexdigest()[:16]
     what = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
-    return home / "local" / f"{where}-{what}"
+    return f"{where}-{what}"
 
 
 def drop_older(folder: Path) -> None:
-    """Delete the other folders of the file that `local_folder` gave ``folder`` for."""
+    """Delete the other folders of the file that `local_folder`, or `dequantised_folder`, gave
+    ``folder`` for."""
     for other in folder.parent.glob(f"{folder.name.split('-')[0]}-*"):
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)

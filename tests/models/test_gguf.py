@@ -55,7 +55,9 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     assert gguf.metadata["tokenizer.ggml.token_type"] == expected["tokenizer.ggml.token_type"]
     assert gguf.metadata["qwen2.rope.freq_base"] == 10000.0
     assert gguf.metadata["tokenizer.ggml.add_bos_token"] is False
-    assert gguf.tensors == len(tiny_tensors())
+    assert {each.name: each.shape[::-1] for each in gguf.tensors} == {
+        name: tensor.shape for name, tensor in tiny_tensors().items()
+    }
     assert gguf.file_bytes == (tmp_path / "m.gguf").stat().st_size
 
 
@@ -116,7 +118,7 @@ def test_a_file_cut_anywhere_is_truncated(tmp_path: Path, cut: int) -> None:
 def test_the_data_that_the_header_promises_must_be_there(tmp_path: Path) -> None:
     whole = encode_gguf(tiny_metadata(), tiny_tensors())
     assert "truncated" in refused(tmp_path, whole[:-1])
-    assert read(tmp_path, whole + b"more").tensors == len(tiny_tensors())
+    assert len(read(tmp_path, whole + b"more").tensors) == len(tiny_tensors())
 
 
 @given(st.data())
