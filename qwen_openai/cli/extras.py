@@ -31,7 +31,7 @@ def needed_extra(arguments: Sequence[str]) -> str | None:
     try:
         chosen = _settings(arguments)
         if chosen.engine != "auto":
-            return TRANSFORMERS if chosen.engine == "qwen_chat" else None
+            return TRANSFORMERS if chosen.engine in ("qwen_chat", "transformers") else None
         home = chosen.home or default_home()
         return TRANSFORMERS if _has_no_gguf(parse(chosen.model, CATALOGUE), home) else None
     except (StartupError, OSError):

@@ -111,12 +111,14 @@ def _leave_at_once(code: int, reason: str = "") -> None:
 
 
 def _create_engine(settings: Settings, progress: "Loading") -> Engine:
-    from qwen_openai.cli.pull import obtain
-    from qwen_openai.engines.factory import create_engine, notes
+    from qwen_openai.cli.pull import obtain, pull_progress
+    from qwen_openai.engines.factory import create_engine, made_ready, notes
 
     if settings.engine == "fake":
         return create_engine(settings, None)
     files = obtain(settings)
+    with pull_progress() as drawn:  # not around the pull, which draws its own
+        files = made_ready(settings, files, drawn)
     for sentence in notes(settings, files):
         typer.echo(sentence, err=True)
     return create_engine(settings, files, progress.report)

@@ -12,6 +12,7 @@ from qwen_openai.engines.base import Engine
 from qwen_openai.errors import StartupError
 from qwen_openai.families import family_of
 from qwen_openai.models.checkpoint import Checkpoint, asks_for_code
+from qwen_openai.models.progress import Progress, Untold
 from qwen_openai.models.store import ModelFiles
 from qwen_openai.prompting.bpe import Bpe
 from qwen_openai.prompting.render import Renderer
@@ -67,6 +68,8 @@ def create_engine(
         raise StartupError(
             "No model was given.", fix="Name one: `qwen-openai serve qwen2.5-coder-0.5b`."
         )
+    if isinstance(files, ModelFiles) and settings.engine == "transformers":
+        return _transformers(settings, files, report)
     if isinstance(files, Checkpoint):
         if settings.engine == "llamacpp":
             raise StartupError(
@@ -84,6 +87,28 @@ def create_engine(
     return _llamacpp(settings, files)
 
 
+def made_ready(
+    settings: Settings, files: ModelFiles | Checkpoint, progress: Progress
+) -> ModelFiles | Checkpoint:
+    """Return the files in the form that the engine takes: for the engine transformers a GGUF is
+    made a directory of safetensors, once, which takes seconds for a billion weights.
+
+    Raises StartupError.
+    """
+    if isinstance(files, ModelFiles) and settings.engine == "transformers":
+        _require_libraries(files.name, "gguf")
+        return _dequantised(settings, files, progress)
+    return files
+
+
+def _dequantised(settings: Settings, files: ModelFiles, progress: Progress) -> Checkpoint:
+    try:
+        from qwen_openai.models.dequantise import dequantised
+    except Exception as error:  # the edge to libraries that raise anything when they are broken
+        raise _broken_libraries(error) from error
+    return dequantised(files, settings.home, progress)
+
+
 def notes(settings: Settings, files: ModelFiles | Checkpoint) -> list[str]:
     """What to tell before the model is loaded: how it is taken, where that is not plain, and which
     of the settings that somebody gave have no effect on it."""
@@ -99,6 +124,8 @@ def notes(settings: Settings, files: ModelFiles | Checkpoint) -> list[str]:
         )
     size = f"{files.weight_bytes / 1e9:.1f} GB"
     layout = "in the Qwen-1 layout, converted while they are loaded" if files.raw else "as they are"
+    if files.from_gguf:
+        layout = f"dequantised in {files.folder}"
     said.append(f"{files.name}: {size} of weights in {files.dtype}, {layout}.")
     return said
 
@@ -157,7 +184,7 @@ def _llamacpp(settings: Settings, files: ModelFiles) -> Engine:
 
 
 def _qwen_chat(settings: Settings, checkpoint: Checkpoint, report: Report | None) -> Engine:
-    _require_libraries(checkpoint)
+    _require_libraries(checkpoint.name)
     _check_device_map(settings)
     if settings.slots is not None and settings.slots > 1:
         raise StartupError(
@@ -193,13 +220,15 @@ def _qwen_chat(settings: Settings, checkpoint: Checkpoint, report: Report | None
     return QwenChatEngine(load, options)
 
 
-def _transformers(settings: Settings, checkpoint: Checkpoint, report: Report | None) -> Engine:
-    _require_libraries(checkpoint)
+def _transformers(
+    settings: Settings, files: ModelFiles | Checkpoint, report: Report | None
+) -> Engine:
+    _require_libraries(files.name, *(["gguf"] if isinstance(files, ModelFiles) else []))
     _check_device_map(settings)
     from qwen_openai.engines.transformers.engine import TransformersEngine, TransformersOptions
 
     options = TransformersOptions(
-        name=checkpoint.name,
+        name=files.name,
         default_max_tokens=settings.default_max_tokens,
         answer_timeout=settings.answer_timeout,
         restarts=settings.on_engine_loss == "restart",
@@ -222,6 +251,9 @@ def _transformers(settings: Settings, checkpoint: Checkpoint, report: Report | N
             batch_tokens=_batch_tokens(settings),
             stall_timeout=settings.stall_timeout,
         )
+        checkpoint = (
+            files if isinstance(files, Checkpoint) else _dequantised(settings, files, Untold())
+        )
         return load_checkpoint(checkpoint, wishes, report)
 
     return TransformersEngine(load, options)
@@ -240,14 +272,14 @@ def _check_device_map(settings: Settings) -> None:
         )
 
 
-def _require_libraries(checkpoint: Checkpoint) -> None:
+def _require_libraries(model: str, *more: str) -> None:
     """torch is no dependency of ours: which build is right depends on the machine."""
-    missing = next((name for name in _NEEDED if find_spec(name) is None), None)
+    missing = next((name for name in (*_NEEDED, *more) if find_spec(name) is None), None)
     if missing is not None:
         raise StartupError(
-            f"{checkpoint.name} needs {missing}, which is not installed.",
+            f"{model} needs {missing}, which is not installed.",
             fix="`pip install torch==2.13.0`, then `pip install 'qwen-openai[transformers]'`; "
-            f"`scripts/serve {checkpoint.name}` does both.",
+            f"`scripts/serve {model}` does both.",
         )
 
 

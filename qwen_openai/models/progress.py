@@ -24,6 +24,22 @@ class Progress(Protocol):
         """The phase begun last has ended, well or badly."""
 
 
+class Untold:
+    """A Progress that tells nobody."""
+
+    def start(self, total_bytes: int, label: str) -> None:
+        pass
+
+    def advance(self, done_bytes: int) -> None:
+        pass
+
+    def note(self, sentence: str) -> None:
+        pass
+
+    def done(self) -> None:
+        pass
+
+
 def after(begin: int, tell: Callable[[int], None]) -> Callable[[int], None]:
     """Return a function that tells its bytes on top of the ``begin`` bytes done before."""
     return lambda done: tell(begin + done)

@@ -132,7 +132,8 @@ def resolve_dtype(dtype: Dtype, checkpoint: Checkpoint, device_map: DeviceMap) -
     """Return the type of number to compute with.
 
     "auto" is float32 on a CPU, elsewhere what is on disk, and float16 for bfloat16 on a GPU that
-    has none.
+    has none. What was dequantised lies on disk in float16 and is computed in bfloat16, as Qwen was
+    trained: its activations go beyond what float16 reaches.
     """
     if isinstance(dtype, torch.dtype):
         if dtype not in DTYPES.values():
@@ -149,6 +150,8 @@ def resolve_dtype(dtype: Dtype, checkpoint: Checkpoint, device_map: DeviceMap) -
     if not _accelerated(device_map):
         return torch.float32
     stored = DTYPES.get(checkpoint.dtype, torch.float16)
+    if checkpoint.from_gguf and stored is torch.float16:
+        stored = torch.bfloat16
     lacks_it = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(
         including_emulation=False
     )
