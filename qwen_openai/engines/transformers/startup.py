@@ -4,6 +4,7 @@ Imports torch: the engine calls it in a thread, and nobody else imports it.
 """
 
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from transformers.utils import logging
 from qwen_openai.core import Job
 from qwen_openai.engines.base import EngineInfo
 from qwen_openai.engines.machine import measure
-from qwen_openai.engines.masks import TokenMasks
+from qwen_openai.engines.masks import TokenMask, TokenMasks
 from qwen_openai.engines.torch_model.describe import described, dtype_name, family_ends
 from qwen_openai.engines.torch_model.devices import (
     cards,
@@ -39,6 +40,7 @@ from qwen_openai.engines.transformers.packed import pack
 from qwen_openai.engines.transformers.runner import Runner, Shape
 from qwen_openai.engines.transformers.sizing import Sizing, Wanted, choose
 from qwen_openai.engines.transformers.track import Track
+from qwen_openai.errors import EngineFailed
 from qwen_openai.models.checkpoint import Checkpoint
 from qwen_openai.prompting.bpe import Bpe
 from qwen_openai.prompting.prepare import prepare
@@ -72,7 +74,15 @@ class Answer:
 class Served:
     """A model that answers: what it is, its tokens, and what makes its answers."""
 
-    def __init__(self, loaded: Loaded, name: str, sizing: Sizing, wishes: Wishes) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        name: str,
+        sizing: Sizing,
+        wishes: Wishes,
+        masks: Future[TokenMasks],
+    ) -> None:
+        """``masks`` may fail with EngineFailed: then so does each job that has a grammar."""
         self._checkpoint = loaded.checkpoint
         self._renderer: LocalRenderer = loaded.renderer
         self._bpe: Bpe = loaded.bpe
@@ -80,14 +90,14 @@ class Served:
         self._vocab_size: int = loaded.model.config.vocab_size
         self._context = sizing.context
         self._ends = _ends(loaded)
-        self._masks = TokenMasks(self._bpe, self._vocab_size, self._ends)
+        self._masks = masks
         self.tokens: Tokens = tokens_of(self._checkpoint, self._renderer)
         self.info = _describe(loaded, name, sizing)
         self.runner = Runner(loaded.model, shape_of(sizing), wishes.stall_timeout)
 
     def open(self, job: Job, default_max_tokens: int) -> Answer:
         """Make ready what ``job`` asks for; blocking, in any thread. Raises ContextLengthExceeded,
-        InvalidRequest."""
+        InvalidRequest, and EngineFailed for a grammar that the model cannot be held to."""
         job, changes = as_trained(self._checkpoint, job)
         prompt = prepare(
             job, self._renderer, context=self._context, default_max_tokens=default_max_tokens
@@ -97,12 +107,19 @@ class Served:
             prompt.ids,
             replace(job.sampling, seed=seed_of(job)),
             limits,
-            None if prompt.grammar is None else self._masks.start(prompt.grammar),
+            None if prompt.grammar is None else self._mask(prompt.grammar),
             self._device,
             self._vocab_size,
         )
         speller = Speller(self._bpe, limits.stop, limits.max_tokens)
         return Answer(track, speller, changes + prompt.changes, prompt.in_thought)
+
+    def _mask(self, grammar: str) -> TokenMask:
+        failure = self._masks.exception()
+        if failure is not None:
+            # Raised again and again, one exception would keep what each time was on the stack.
+            raise EngineFailed(str(failure))
+        return self._masks.result().start(grammar)
 
 
 def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes, report: Report | None = None) -> Served:
@@ -116,7 +133,7 @@ def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes, report: Report | Non
         wishes.context,
         wishes.slots,
         wishes.batch_tokens,
-        flash=room.is_card and takes_flash(dtype),
+        flash=room.is_card and takes_flash(dtype, torch.device(place)),
     )
     sizing = choose(checkpoint, room, wanted)
     # For tensors on the CPU; torch counts the machine's cores, not the container's.
@@ -127,11 +144,18 @@ def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes, report: Report | Non
         loaded = load(checkpoint.folder, place, dtype, wishes.home)
     require_one_place(loaded.model)
     device = first_device(loaded.model)
-    if device.type == "cpu":
-        pack(loaded.model)
-    served = Served(loaded, checkpoint.name, sizing, wishes)
-    with current(device):
-        served.runner.build()
+    # Masks are Python's work, and the rest is torch's: neither waits for the other.
+    with ThreadPoolExecutor(1, "masks") as beside:
+        vocab_size: int = loaded.model.config.vocab_size
+        masks = beside.submit(TokenMasks, loaded.bpe, vocab_size, _ends(loaded))
+        if device.type == "cpu":
+            pack(loaded.model)
+        served = Served(loaded, checkpoint.name, sizing, wishes, masks)
+        with current(device):
+            served.runner.build()
+    failure = masks.exception()
+    if not isinstance(failure, EngineFailed | None):
+        raise failure
     return served
 
 
