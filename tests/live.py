@@ -148,11 +148,12 @@ def call(
     path: str,
     body: bytes | object | None = None,
     headers: Mapping[str, str] | None = None,
+    timeout: float = 60,
 ) -> Answer:
     """One request on its own connection; a body that is not bytes is sent as JSON."""
     content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     sent = {"content-type": "application/json"} if content is not None else {}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, content, {**sent, **(headers or {})})
         response = connection.getresponse()
