@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CPU = "the CPU"
 """What a Room without a card is called."""
 
+# The first cards that flash attention is built for.
+_AMPERE = (8, 0)
 # Bytes of a number.
 WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -107,16 +109,19 @@ def current(device: "torch.device") -> contextlib.AbstractContextManager[object]
     return torch.cuda.device(device)
 
 
-def takes_flash(dtype: "torch.dtype") -> bool:
-    """Whether transformers' batching on a card will take flash attention, 3 or 2, for numbers of
-    this type: it does by itself where one is installed, which has none for 32 bits."""
+def takes_flash(dtype: "torch.dtype", device: "torch.device") -> bool:
+    """Whether transformers' batching is to take flash attention, 3 or 2: it is installed, for
+    numbers of 16 bits on a card that it is built for."""
     import torch
     from transformers.utils.import_utils import (
         is_flash_attn_2_available,
         is_flash_attn_3_available,
     )
 
-    if dtype == torch.float32:
+    if device.type != "cuda" or dtype == torch.float32:
+        return False
+    # Where torch drives a card of AMD, capabilities are numbered otherwise.
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < _AMPERE:
         return False
     return bool(is_flash_attn_3_available() or is_flash_attn_2_available())
 
