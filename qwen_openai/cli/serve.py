@@ -47,12 +47,13 @@ def serve(
 
     The model is fetched first when it is not on disk. Every flag can also be an
     environment variable (--port 8000 is QWEN_OPENAI_PORT=8000) or a line of a
-    config file (port = 8000).
+    config file (port = 8000). A GGUF file is run by llamacpp, on the processor; a
+    directory of weights by transformers, on a card where there is one.
 
       qwen-openai serve
       qwen-openai serve qwen2.5-coder-1.5b --port 8000
       qwen-openai serve ./my.gguf --served-model-name gpt-4o-mini,qwen
-      qwen-openai serve ./Qwen-7B-Chat --dtype bfloat16
+      qwen-openai serve ./Qwen-7B-Chat --slots 16
       QWEN_OPENAI_API_KEY=sk-... qwen-openai serve --host 0.0.0.0
 
     SIGTERM or Ctrl-C lets the answers in flight finish; a second one stops now.
