@@ -248,7 +248,7 @@ def size(shape: Shape, context: int, dtype: torch.dtype, room: Room, slots: int)
             weight_bytes=shape.parameters * width,
             dtype=name,
         )
-        flash = room.is_card and takes_flash(dtype)
+        flash = room.is_card and takes_flash(dtype, torch.device("cuda"))
         return choose(checkpoint, room, Wanted(name, context, slots, flash=flash))
 
 
