@@ -172,6 +172,7 @@ class Graphs:
         self._runner: Any = processor.model_runner
         self._picker = picker
         self._compute = self._runner.compute_batch
+        self._has_any = False
         self._trying: dict[str, _Tried] | None = None
         self._log = structlog.get_logger()
         self._runner.compute_batch = self._step
@@ -202,6 +203,8 @@ class Graphs:
         except Exception as error:  # noqa: BLE001  # the start goes on without, whatever it was
             self.give_up(repr(error))
         else:
+            if self.are_used and not self._has_any:
+                self.give_up("transformers has no way to make a step that could be recorded")
             if self.are_used and not all(map(_agree, plain, replayed)):
                 self.give_up("the logits of replayed steps are not those of the model")
         finally:
@@ -215,25 +218,42 @@ class Graphs:
 
     def _step(self, model: PreTrainedModel, batch: dict[str, Any]) -> None:
         """One step of the model, in the place of transformers' own, and the tokens of it."""
-        stream = self._processor.inputs_and_outputs.compute_stream
+        files = self._processor.inputs_and_outputs
+        stream = files.compute_stream
         if stream is not None:
             # The inputs were written on another stream, which this one does not wait for.
             stream.wait_stream(torch.cuda.current_stream(stream.device))
-        try:
-            self._compute(model, batch)
-        except Exception as error:  # whatever it was, the step may do without
-            if not self.are_used:
-                raise
-            # Doing a step anew is safe: it writes to the cache what it has written before, and no
-            # token has been picked.
-            self.give_up(repr(error))
+        if self._is_graphed(files.use_block_table):
+            self._replay(model, batch)
+        else:
             self._compute(model, batch)
         with contextlib.nullcontext() if stream is None else torch.cuda.stream(stream):
             if self._trying is not None:
                 for request, row in self._picker.rows:
                     self._trying[request].rows.append(row.clone())
             # transformers waits for this stream next.
-            self._picker.pick(self._processor.inputs_and_outputs.output_ids)
+            self._picker.pick(files.output_ids)
+
+    def _is_graphed(self, is_short: bool) -> bool:
+        """Whether a step is recorded or replayed; a short one has a token for each answer."""
+        runner = self._runner
+        return bool(runner.use_cuda_graph_decode if is_short else runner.use_cuda_graph_varlen)
+
+    def _replay(self, model: PreTrainedModel, batch: dict[str, Any]) -> None:
+        """A step with a graph; without, and for good, where only that does."""
+        try:
+            self._compute(model, batch)
+        except Exception as error:  # noqa: BLE001  # whatever it was, the step may do without
+            why = repr(error)
+        else:
+            self._has_any = True
+            return
+        # The error, and what it held of the step, is gone by now. To do the step anew is safe: it
+        # writes to the cache what it has written before, and no token has been picked.
+        empty_cache()
+        with self._paused():
+            self._compute(model, batch)
+        self.give_up(why)
 
     @contextlib.contextmanager
     def _paused(self) -> Iterator[None]:
