@@ -50,7 +50,7 @@ def weigh(logits: torch.Tensor, samplings: Mapping[int, Sampling]) -> Iterator[C
     alike: dict[_Reach, list[int]] = {}
     for row, sampling in samplings.items():
         alike.setdefault(_reach(sampling, size, on_cpu), []).append(row)
-    step = max(1, (_BLOCK_ON_CPU if on_cpu else _BLOCK) // size)
+    step = _rows_of_block(logits)
     for reach, rows in alike.items():
         for start in range(0, len(rows), step):
             yield from _weigh_block(logits, rows[start : start + step], samplings, reach)
@@ -59,6 +59,13 @@ def weigh(logits: torch.Tensor, samplings: Mapping[int, Sampling]) -> Iterator[C
 def likeliest(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the ``count`` largest values of each row and their ids, shape (rows, count): the
     largest first, of equals the lower id. ``rows`` is float32."""
+    blocks = [_likeliest(block, count) for block in rows.split(_rows_of_block(rows))]
+    if len(blocks) == 1:
+        return blocks[0]
+    return torch.cat([values for values, _ in blocks]), torch.cat([ids for _, ids in blocks])
+
+
+def _likeliest(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     size = rows.shape[1]
     if count >= size:
         values, ids = torch.sort(rows, dim=1, descending=True, stable=True)
@@ -80,6 +87,11 @@ def onto(device: torch.device, values: torch.Tensor) -> torch.Tensor:
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+def _rows_of_block(rows: torch.Tensor) -> int:
+    block = _BLOCK_ON_CPU if rows.device.type == "cpu" else _BLOCK
+    return max(1, block // rows.shape[1])
 
 
 class _Reach(NamedTuple):
