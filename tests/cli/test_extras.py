@@ -26,6 +26,8 @@ def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         "Qwen/Qwen-7B-Chat --debug",
         "Qwen/Qwen-7B-Chat --engine auto --until-stdin-closes",
         "--engine=qwen_chat ./no-such-folder",
+        "qwen2.5-coder-0.5b --engine transformers",
+        "Qwen/Qwen2.5-0.5B-Instruct-GGUF --engine transformers",
     ],
 )
 def test_weights_for_transformers_need_it(line: str) -> None:

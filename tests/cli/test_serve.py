@@ -125,7 +125,7 @@ def test_an_open_server_is_warned_about(env: dict[str, str]) -> None:
 def test_the_fake_config_serves(env: dict[str, str]) -> None:
     config = Path(__file__).parents[2] / "configs" / "fake.toml"
     with serving("--config", str(config), env=env) as process:
-        assert "16 slots" in panel_of(process)
+        assert "16 answers at a time" in panel_of(process)
 
 
 def test_chat_starts_a_gateway_of_its_own_and_ends_it(env: dict[str, str]) -> None:
