@@ -72,13 +72,11 @@ def track(
     model: PreTrainedModel,
     prompt: Sequence[int],
     count: int,
-    *,
-    stop: Sequence[int] = (),
     **sampling: object,
 ) -> Track:
     """An answer of ``count`` tokens, greedy unless ``sampling`` says otherwise."""
     values: dict[str, Any] = {"temperature": 0.0, **sampling}
-    limits = Limits(count, frozenset(stop))
+    limits = Limits(count, frozenset())
     vocabulary: int = model.config.vocab_size
     return Track.of(prompt, Sampling(**values), limits, None, CPU, vocabulary)
 

@@ -38,7 +38,7 @@ from tests.engines.transformers.small import (
 )
 
 SHORT, MIDDLE, LONG = [5, 6, 7], [11, 12, 13, 14, 15], [*range(20, 60)]
-SEEDED: dict[str, object] = {
+SEEDED: dict[str, Any] = {
     "temperature": 1.0,
     "top_p": 0.9,
     "seed": 7,
