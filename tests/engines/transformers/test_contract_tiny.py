@@ -12,6 +12,7 @@ from qwen_openai.engines.base import Engine
 from qwen_openai.engines.factory import create_engine
 from qwen_openai.models.checkpoint import read_checkpoint
 from tests.engines.contract import BareContract
+from tests.engines.wishes import GrammarContract
 from tests.live import make_settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -44,7 +45,7 @@ async def engine(make_engine: MakeEngine) -> AsyncIterator[Engine]:
 
 
 @pytest.mark.parametrize("make_engine", ["qwen2", "qwen3"], indirect=True)
-class TestContract(BareContract):
+class TestContract(BareContract, GrammarContract):
     @pytest.fixture
     def unstarted(self, make_engine: MakeEngine) -> Engine:
         return make_engine()
