@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qwen_openai.engines import factory
-from qwen_openai.engines.factory import create_engine, notes
+from qwen_openai.engines.factory import create_engine, made_ready, notes
 from qwen_openai.engines.fake import FakeEngine
 from qwen_openai.engines.llamacpp import LlamaCppEngine
 from qwen_openai.engines.qwen_chat.engine import QwenChatEngine
@@ -14,10 +14,12 @@ from qwen_openai.engines.transformers.engine import TransformersEngine
 from qwen_openai.errors import StartupError
 from qwen_openai.models.checkpoint import Checkpoint, read_checkpoint
 from qwen_openai.models.describe import Description
-from qwen_openai.models.store import ModelFiles
+from qwen_openai.models.progress import Untold
+from qwen_openai.models.store import ModelFiles, PullOptions, pull
 from tests.cli.program import environment, run
 from tests.engines.tiny_model import write_native
 from tests.live import make_settings
+from tests.models.tiny_gguf import write_tiny_model
 
 _GGUF = ModelFiles("m", Path("m.gguf"), Path("t"), Description("m", "q", 4096, 1, 1, "", None))
 
@@ -64,6 +66,26 @@ def test_llamacpp_runs_no_directory(native: Checkpoint) -> None:
     with pytest.raises(StartupError, match="runs GGUF files; tiny is a directory") as caught:
         create_engine(make_settings(engine="llamacpp"), native)
     assert "Leave --engine out" in caught.value.fix
+
+
+async def test_transformers_runs_a_gguf_made_safetensors(tmp_path: Path) -> None:
+    weights = write_tiny_model(tmp_path / "tiny.gguf")
+    found = pull(str(weights), home=tmp_path, options=PullOptions(), progress=Untold())
+    settings = make_settings(
+        engine="transformers", home=tmp_path, context=256, slots=1, device_map="cpu"
+    )
+    assert made_ready(make_settings(), found, Untold()) is found
+    ready = made_ready(settings, found, Untold())
+    assert isinstance(ready, Checkpoint)
+    assert notes(settings, ready)[-1].endswith(f"dequantised in {ready.folder}.")
+    # Unready too: a program that knows nothing of it gets the same.
+    engine = create_engine(settings, found)
+    assert isinstance(engine, TransformersEngine)
+    await engine.start()
+    try:
+        assert engine.info().model == "tiny"
+    finally:
+        await engine.aclose()
 
 
 def test_qwen_chat_runs_no_gguf() -> None:

@@ -66,6 +66,7 @@ def dequantised(
             if kept is None:
                 if folder.exists():
                     progress.note(f"{folder} is damaged; it is made again.")
+                    shutil.rmtree(folder)  # now: the disk may have no room for both
                 _make(files, folder, _Place(root, free_space, progress))
                 kept = read_checkpoint(folder, files.name)
         return kept
@@ -131,7 +132,9 @@ def _make(files: ModelFiles, folder: Path, place: _Place) -> None:
     with opened(gguf.path) as source:
         plan = _plan(gguf, source, files)
         partial = layout.partial_folder(folder, place.home)
-        shutil.rmtree(partial, ignore_errors=True)
+        # Of this file as it was before as well: the name ends with its state and our version.
+        for left in partial.parent.glob(f"{partial.name.rsplit('-', 2)[0]}-*"):
+            shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             _check_space(files.name, plan.size + _MARGIN, place)
@@ -197,8 +200,7 @@ def _write(
 
 
 def _appear(new: Path, folder: Path) -> None:
-    """Rename ``new`` to ``folder``, what was there being damaged, and drop those of older files."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Rename ``new`` to ``folder``, and drop what was made of the file as it was before."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new.rename(folder)
     layout.drop_older(folder)

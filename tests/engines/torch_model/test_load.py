@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,15 @@ def test_the_type_by_the_device(
 ) -> None:
     """The golden checkpoint is float16 on disk."""
     assert resolve_dtype(dtype, read_checkpoint(golden / "checkpoint"), device_map) == expected
+
+
+def test_what_was_dequantised_into_float16_is_computed_in_bfloat16(golden: Path) -> None:
+    """On a card: Qwen was trained in it, and goes beyond what float16 reaches."""
+    kept = replace(read_checkpoint(golden / "checkpoint"), dtype="float16", from_gguf=True)
+    assert resolve_dtype("auto", kept, "cuda") == torch.bfloat16
+    assert resolve_dtype("float16", kept, "cuda") == torch.float16
+    assert resolve_dtype("auto", kept, "cpu") == torch.float32
+    assert resolve_dtype("auto", replace(kept, from_gguf=False), "cuda") == torch.float16
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,15 @@ def test_what_a_killed_process_left_is_in_nobodys_way(
     partial = layout.partial_folder(first.folder, home)
     first.folder.rename(partial)
     (partial / "rest.safetensors").write_bytes(b"rest")
+    # Of the file as it was before, and of another one, which somebody may be making now.
+    where, _, state = partial.name.partition("--")[2].partition("-")
+    before = partial.with_name(f"dequantised--{where}-{state[::-1]}-1")
+    other = partial.with_name(f"dequantised--{where[::-1]}-{state}")
+    before.mkdir()
+    other.mkdir()
     again = dequantised(files, home, told)
     assert again == first
-    assert not partial.exists()
+    assert list(partial.parent.iterdir()) == [other]
     assert not (again.folder / "rest.safetensors").exists()
 
 
