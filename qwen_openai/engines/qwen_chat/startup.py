@@ -3,7 +3,6 @@
 Imports torch: the engine's thread calls it, and nobody else imports it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,8 @@ from qwen_openai.engines.qwen_chat.model import QwenChat
 from qwen_openai.engines.qwen_chat.sizing import choose
 from qwen_openai.engines.torch_model.devices import free_memory
 from qwen_openai.engines.torch_model.load import check_devices, resolve_dtype
-from qwen_openai.engines.torch_model.progress import reporting
+from qwen_openai.engines.torch_model.progress import Report, reporting
 from qwen_openai.models.checkpoint import Checkpoint
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

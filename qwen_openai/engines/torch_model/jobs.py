@@ -1,4 +1,8 @@
-"""Jobs as a checkpoint takes them: history pairs for a Qwen-1, a seed for each choice."""
+"""Jobs as a checkpoint takes them: history pairs for a Qwen-1, a seed for each choice, and
+the tokens of a prompt for those who only count them.
+
+What comes before the first step of the model, whichever engine makes it; imports no torch.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

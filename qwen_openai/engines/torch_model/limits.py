@@ -1,4 +1,8 @@
-"""When an answer ends."""
+"""When an answer ends: with which tokens, not before which, and never with which.
+
+Made of what a request asks and what a model does by itself; knows ids alone, no texts and no
+stop strings, which the parser chain looks for.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass

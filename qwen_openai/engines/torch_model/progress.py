@@ -1,4 +1,7 @@
-"""How far transformers is with the weights that it loads."""
+"""How far transformers is with the weights that it loads, told to whoever asked.
+
+transformers draws bars and tells nobody; its hook for other bars is used. Knows no terminals.
+"""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -6,6 +9,7 @@ from contextlib import contextmanager
 from transformers.utils import logging
 
 Report = Callable[[int, int], None]
+"""Told how many weights of how many are loaded, from the thread that loads."""
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""The tokens of an answer to its text, one at a time, and with what they are told of."""
+"""The tokens of an answer to its text, one at a time, and with what is told of each: its logprob,
+its bytes, why it was the last.
+
+Between what picks tokens and what makes events of them; knows a vocabulary, no model and no job.
+"""
 
 from collections.abc import Generator
 from contextlib import closing
