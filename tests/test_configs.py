@@ -1,12 +1,15 @@
 """The memory that configs/qwen-7b-chat.toml reckons with, against the engine's own sizing."""
 
+import json
 import tomllib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from qwen_openai.engines.qwen_chat.sizing import choose
 from qwen_openai.engines.torch_model.devices import Room
+from qwen_openai.engines.transformers.sizing import Sizing, Wanted, choose
 from qwen_openai.errors import StartupError
 from qwen_openai.models.checkpoint import Checkpoint, Qwen1Facts
 from qwen_openai.settings import Settings
@@ -44,17 +47,42 @@ def test_the_comment_states_the_shapes_own_numbers() -> None:
     assert f"{2 * _MODEL.kv_values_per_token // 1024} KiB a token" in text
 
 
-@pytest.mark.parametrize("free", [21.5, 23.0])
-def test_what_it_asks_for_fits_a_card_of_24_gb(free: float) -> None:
+@pytest.fixture
+def fitted(tmp_path: Path) -> Callable[[float, str], Sizing]:
+    """What the config gives on a card with so many GiB free."""
+    shape = {
+        "hidden_size": _HIDDEN,
+        "intermediate_size": 2 * _INNER,
+        "num_attention_heads": 32,
+        "vocab_size": _WORDS,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(shape))
     settings = _settings()
-    room = Room("cuda:0", int(free * 2**30))
-    sizing = choose(_MODEL, room, dtype=settings.dtype, context=settings.context)
-    assert sizing.context == settings.context == 8192
+
+    def fit(free: float, dtype: str) -> Sizing:
+        wanted = Wanted(dtype, settings.context, settings.slots)
+        return choose(replace(_MODEL, folder=tmp_path), Room("cuda:0", int(free * 2**30)), wanted)
+
+    return fit
+
+
+@pytest.mark.parametrize("free", [21.5, 23.0])
+def test_what_it_asks_for_fits_a_card_of_24_gb(
+    fitted: Callable[[float, str], Sizing], free: float
+) -> None:
+    settings = _settings()
+    assert settings.engine == "transformers"
+    assert fitted(free, settings.dtype).context == settings.context == 8192
     with pytest.raises(StartupError, match="free on cuda:0"):
-        choose(_MODEL, room, dtype="float32", context=settings.context)
+        fitted(free, "float32")
 
 
-def test_the_tokens_that_are_said_to_fit_beside_do() -> None:
-    for free, more in ((22.0, 6000), (23.5, 9000)):
-        room = Room("cuda:0", int(free * 2**30))
-        assert choose(_MODEL, room, dtype="bfloat16", context=8192 + more).context == 8192 + more
+def test_the_answers_that_are_said_to_fit_do(fitted: Callable[[float, str], Sizing]) -> None:
+    least, most = fitted(22.0, "bfloat16"), fitted(23.5, "bfloat16")
+    text = " ".join(CONFIG.read_text(encoding="utf-8").replace("#", "").split())
+    assert (
+        f"{least.cache_tokens:,} to {most.cache_tokens:,} tokens for {least.slots} to"
+        f" {most.slots} answers at once" in text
+    )
+    assert least.cache_tokens // 4096 == most.cache_tokens // 4096 == 3
+    assert least.sentence().startswith("weights 15.4 GB")
