@@ -88,6 +88,7 @@ def test_the_contracts_hold_in_a_copy(copy: Path) -> None:
         ".server",
         ".engines.factory",
         ".engines.qwen_chat.engine",
+        ".engines.transformers.engine",
         ".models.store",
         ".models.qwen1",
     ],
