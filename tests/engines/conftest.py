@@ -1,10 +1,11 @@
 """The real model for engine tests: described once, loaded as often as a test needs it fresh."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
 import pytest
+import torch
 
 from qwen_openai.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, Timings, Vocabulary
 from qwen_openai.families import family_of
@@ -88,3 +89,12 @@ def running(make_engine: MakeEngine) -> Running:
             await engine.aclose()
 
     return run
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For small tensors, which threads only slow down."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

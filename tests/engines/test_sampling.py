@@ -23,6 +23,8 @@ from qwen_openai.core import Sampling
 from qwen_openai.engines.sampling import Rules, Sampler
 from qwen_openai.errors import EngineFailed
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 
 

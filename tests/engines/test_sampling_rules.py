@@ -14,6 +14,8 @@ from qwen_openai.engines.sampling import Picked, Rules, Sampler
 from qwen_openai.errors import EngineFailed
 from tests.engines.test_sampling import CPU, SETTINGS, noise, penalised, pick, probabilities, row
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @given(
     bias=st.dictionaries(st.integers(0, 9), st.floats(-99, 100), max_size=5),

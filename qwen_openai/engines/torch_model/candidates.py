@@ -59,7 +59,8 @@ def weigh(logits: torch.Tensor, samplings: Mapping[int, Sampling]) -> Iterator[C
 def likeliest(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the ``count`` largest values of each row and their ids, shape (rows, count): the
     largest first, of equals the lower id. ``rows`` is float32."""
-    blocks = [_likeliest(block, count) for block in rows.split(_rows_of_block(rows))]
+    step = _rows_of_block(rows)
+    blocks = [_likeliest(rows[n : n + step], count) for n in range(0, len(rows), step)]
     if len(blocks) == 1:
         return blocks[0]
     return torch.cat([values for values, _ in blocks]), torch.cat([ids for _, ids in blocks])
