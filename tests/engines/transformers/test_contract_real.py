@@ -1,17 +1,19 @@
 """The contract on the embedded model's weights, which are answered in one batch of four."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
 
+from qwen_openai.core import Finish, Job, Message, Sampling
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.factory import create_engine
 from qwen_openai.models.checkpoint import read_checkpoint
-from tests.engines.contract import EngineContract
-from tests.engines.wishes import GrammarContract, TokenContract
+from tests.engines.contract import EngineContract, collect, finish_of, started_of, text_of
+from tests.engines.wishes import TokenContract
 from tests.live import make_settings
-from tests.models.qwen1.real_fixture import real_native
+from tests.models.qwen1.real_fixture import real_native, real_qwen1
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
@@ -29,9 +31,45 @@ async def engine() -> AsyncIterator[Engine]:
     await engine.aclose()
 
 
-class TestContract(EngineContract, TokenContract, GrammarContract):
+class TestContract(EngineContract, TokenContract):
     cuts = (3, 24)
 
     @pytest.fixture
     def unstarted(self) -> Engine:
         return _engine()
+
+
+@asynccontextmanager
+async def _of_qwen1(name: str) -> AsyncIterator[Engine]:
+    """An engine on the same weights in the Qwen-1 layout, converted while they are loaded."""
+    engine = create_engine(make_settings(engine=name, context=512), read_checkpoint(real_qwen1()))
+    await engine.start()
+    yield engine
+    await engine.aclose()
+
+
+async def _said(engine: Engine, wanted: Job) -> tuple[str, int, Finish]:
+    """All of an answer but what the cache held of its prompt, which is each engine's own."""
+    events = await collect(engine, wanted)
+    return text_of(events), started_of(events).prompt_tokens, finish_of(events)
+
+
+async def test_a_qwen1_answers_as_qwen_chat_does() -> None:
+    """Greedy with the penalty that Qwen-1 has by default, and by chance."""
+    greedy = Sampling(temperature=0.0, repetition_penalty=1.1, max_tokens=12)
+    seeded = Sampling(temperature=0.8, top_p=0.9, repetition_penalty=1.1, seed=5, max_tokens=8)
+    messages = (
+        Message("user", "What is the capital of France?"),
+        Message("assistant", "Paris."),
+        Message("user", "And of Italy?"),
+    )
+    jobs = [
+        Job("job", "model", messages[:1], greedy),
+        Job("job", "model", messages, greedy),
+        Job("job", "model", messages, seeded),
+    ]
+    async with _of_qwen1("transformers") as batching:
+        answers = [await _said(batching, job) for job in jobs]
+        assert batching.info().family == "qwen1"
+    async with _of_qwen1("qwen_chat") as alone:
+        assert [await _said(alone, job) for job in jobs] == answers
