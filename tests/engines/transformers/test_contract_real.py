@@ -11,7 +11,7 @@ from qwen_openai.engines.base import Engine
 from qwen_openai.engines.factory import create_engine
 from qwen_openai.models.checkpoint import read_checkpoint
 from tests.engines.contract import EngineContract, collect, finish_of, started_of, text_of
-from tests.engines.wishes import TokenContract
+from tests.engines.wishes import GrammarContract, TokenContract
 from tests.live import make_settings
 from tests.models.qwen1.real_fixture import real_native, real_qwen1
 
@@ -31,8 +31,17 @@ async def engine() -> AsyncIterator[Engine]:
     await engine.aclose()
 
 
-class TestContract(EngineContract, TokenContract):
+class TestContract(EngineContract):
     cuts = (3, 24)
+
+    @pytest.fixture
+    def unstarted(self) -> Engine:
+        return _engine()
+
+
+@pytest.mark.soak
+class TestWishes(TokenContract, GrammarContract):
+    """Over HTTP, `tests/wire/test_real_transformers.py` asks for all of it in one batch."""
 
     @pytest.fixture
     def unstarted(self) -> Engine:
