@@ -19,6 +19,7 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.generation.continuous_batching import ContinuousBatchingManager
 
 from qwen_openai.engines.torch_model.threads import THREAD_NAME
+from qwen_openai.engines.transformers.attention import leave_own_keys, use_own_keys
 from qwen_openai.engines.transformers.batch import Deliver
 from qwen_openai.engines.transformers.graphs import (
     batching,
@@ -62,6 +63,8 @@ class Loop:
         self._picker = picker_for(model, shape.slots, self._graphs, self._tell)
         self._manager = self._new_manager(model, shape)
         self._rounds = self._watch_rounds()
+        # The manager would not have taken it, nor made masks for it.
+        use_own_keys(model)
 
     @property
     def is_alive(self) -> bool:
@@ -141,6 +144,8 @@ class Loop:
         """End the loop, waiting ``patience`` seconds for its present step, and free the cache;
         blocking. A step that hangs keeps the memory until it ends."""
         self._manager.stop(block=True, timeout=patience, hard_stop=True)
+        model: Any = self._manager.model
+        leave_own_keys(model)
         self._picker.reset()
         self.sweep()
 
@@ -152,6 +157,7 @@ class Loop:
 
     def _new_manager(self, model: PreTrainedModel, shape: Shape) -> ContinuousBatchingManager:
         context = shape.context or shape.pages * shape.page_size
+        leave_own_keys(model)
         config = ContinuousBatchingConfig(
             page_size=shape.page_size,
             num_blocks=shape.pages,

@@ -54,7 +54,8 @@ class Needs:
             weights, largest = weights + output, inner * hidden * width
         # Without flash attention, keys and values are copied for each head that shares them, and
         # every token of a step says which tokens of the cache it looks at; a card's kernel may
-        # want that copied once more.
+        # want that copied once more. On a CPU our attention makes no such copies, but transformers
+        # reckons with them there too, and refuses what does not fit by its own sum.
         copied = 2 * sharing if flash else 2 * heads + sharing
         masks = 0 if flash else 2 if on_card else 1
         wide = 4 * hidden + (heads + copied + 2 * sharing) * head + 3 * inner
