@@ -48,7 +48,7 @@ _OTHER_MODEL = "Use another directory, or get this one again."
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A model and what makes its prompts and texts. ``long_context`` is None where the context ends
-    with what the model was trained for."""
+    with what the model was trained for, or is to end there."""
 
     checkpoint: Checkpoint
     model: PreTrainedModel
@@ -58,13 +58,19 @@ class Loaded:
 
 
 def load(
-    path: str | os.PathLike[str], device_map: DeviceMap, dtype: Dtype, home: Path | None
+    path: str | os.PathLike[str],
+    device_map: DeviceMap,
+    dtype: Dtype,
+    home: Path | None,
+    *,
+    beyond: bool = True,
 ) -> Loaded:
     """Load the directory ``path``, or the model of that name that was pulled.
 
     ``device_map`` is accelerate's: "auto" is all cards, or the CPU without any. ``dtype`` is
     "auto", a name or a torch.dtype; see `resolve_dtype`. ``home`` is the cache that a Qwen-1's
-    converted tokenizer is kept in. Raises StartupError when the directory cannot be served or the
+    converted tokenizer is kept in. Without ``beyond`` a Qwen-1 gets no hooks for contexts longer
+    than what it was trained for. Raises StartupError when the directory cannot be served or the
     model does not fit, or when a device is none that torch can use here, TypeError or ValueError
     for a dtype that is none.
     """
@@ -79,7 +85,8 @@ def load(
         renderer = Qwen1Renderer(bpe)
     model = _load_model(checkpoint, device_map, chosen)
     model.generation_config = _generation_config(checkpoint, model)
-    return Loaded(checkpoint, model, bpe, renderer, _long_context(model, checkpoint))
+    long_context = _long_context(model, checkpoint) if beyond else None
+    return Loaded(checkpoint, model, bpe, renderer, long_context)
 
 
 def check_devices(device_map: DeviceMap) -> None:

@@ -141,7 +141,8 @@ def load_checkpoint(checkpoint: Checkpoint, wishes: Wishes, report: Report | Non
     # `serve` shows how far it is; a second bar would be drawn over that.
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it bare
     with reporting(report):
-        loaded = load(checkpoint.folder, place, dtype, wishes.home)
+        # Hooks would do nothing, as contexts are never longer here, and keep layers from `pack`.
+        loaded = load(checkpoint.folder, place, dtype, wishes.home, beyond=False)
     require_one_place(loaded.model)
     device = first_device(loaded.model)
     # Masks are Python's work, and the rest is torch's: neither waits for the other.

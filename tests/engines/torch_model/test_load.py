@@ -48,6 +48,12 @@ def test_weights_on_disk_are_not_copied(golden: Path, qwen_home: Path) -> None:
     assert query.untyped_storage().data_ptr() == key.untyped_storage().data_ptr()
 
 
+def test_without_long_contexts_nothing_is_hooked(golden: Path, qwen_home: Path) -> None:
+    loaded = load(golden / "checkpoint", "cpu", "float32", qwen_home, beyond=False)
+    assert loaded.long_context is None
+    assert not any(each._forward_hooks for each in loaded.model.modules())
+
+
 def test_converted(converted_folder: Path, qwen1_loaded: Loaded) -> None:
     loaded = load(converted_folder, None, "auto", None)
     assert not loaded.checkpoint.raw

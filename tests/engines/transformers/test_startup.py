@@ -5,11 +5,13 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+import torch
 
 from qwen_openai.core import Grammar, Job, Message, Sampling
 from qwen_openai.engines.masks import TokenMasks
 from qwen_openai.engines.torch_model.devices import Room
 from qwen_openai.engines.torch_model.load import load
+from qwen_openai.engines.transformers.packed import is_possible
 from qwen_openai.engines.transformers.sizing import Wanted, choose
 from qwen_openai.engines.transformers.startup import Served, Wishes, load_checkpoint
 from qwen_openai.errors import ContextLengthExceeded, EngineFailed, StartupError
@@ -78,6 +80,18 @@ def test_without_masks_all_else_is_answered(qwen2_folder: Path) -> None:
             served.open(job(rules=RULES), 8)
         raised.append(caught.value)
     assert raised[0] is not raised[1]
+
+
+def test_every_layer_of_a_qwen1_is_laid_out(golden: Path, qwen_home: Path) -> None:
+    """The rules of its long contexts hang on layers, which then stay as they are."""
+    checkpoint = read_checkpoint(golden / "checkpoint")
+    assert checkpoint.qwen1 is not None
+    assert checkpoint.context_length > checkpoint.qwen1.seq_length
+    wishes = Wishes(device_map="cpu", slots=1, threads=1, home=qwen_home)
+    model = load_checkpoint(checkpoint, wishes).runner._model
+    assert model is not None
+    if is_possible(torch.float32, torch.ops.mkldnn):
+        assert not any(type(each) is torch.nn.Linear for each in model.modules())
 
 
 def test_a_context_that_the_model_cannot_have(qwen2_folder: Path) -> None:
