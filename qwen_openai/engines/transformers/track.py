@@ -41,7 +41,6 @@ class Track:
         self.cached_tokens: int | None = None
         self.is_over = False
         self._mask = mask
-        self._at_first, self._later = limits.stop, limits.barred
         self._barred: dict[bool, torch.Tensor | None] = {}
         self._news: deque[News] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -63,14 +62,16 @@ class Track:
             return frozenset(token for token in ids if token < vocab_size)
 
         bias = tuple(pair for pair in sampling.logit_bias if pair[0] < vocab_size)
-        possible = replace(limits, stop=known(limits.stop), barred=known(limits.barred))
         sampler = Sampler(replace(sampling, logit_bias=bias), prompt, device)
         track = cls(prompt, limits, sampler, mask)
-        track._at_first, track._later = possible.stop, possible.barred
+        barred = {True: known(limits.stop), False: known(limits.barred)}
         track._barred = {
             early: torch.tensor(sorted(ids), device=device) if ids else None
-            for early, ids in ((True, possible.stop), (False, possible.barred))
+            for early, ids in barred.items()
         }
+        if device.type == "cuda":
+            # The steps that read these tensors are on another stream, which waits for none.
+            torch.cuda.current_stream(device).synchronize()
         return track
 
     def __deepcopy__(self, memo: object) -> Self:
