@@ -6,6 +6,7 @@ defaults.
 
 import logging
 import sys
+import traceback
 from typing import Protocol
 
 import orjson
@@ -54,6 +55,15 @@ def configure(settings: LogSettings) -> None:
         )
     # uvicorn logs through the standard library; what it has to say is said by us already.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+
+
+def traced(error: BaseException) -> str:
+    """The traceback of an exception, for a log line's `stack`.
+
+    With `exc_info` it is up to who renders the line: structlog's own default, which a library user
+    has, prints local variables, prompts and tensors among them.
+    """
+    return "".join(traceback.format_exception(error))
 
 
 def printable(text: str, limit: int = 200) -> str:

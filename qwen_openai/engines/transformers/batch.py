@@ -19,6 +19,7 @@ from qwen_openai.engines.sampling import Picked, Rules, pick_all
 from qwen_openai.engines.transformers.rounds import TRACK
 from qwen_openai.engines.transformers.track import News, Track
 from qwen_openai.errors import EngineFailed
+from qwen_openai.observe.logs import traced
 
 __all__ = ["TRACK", "BatchPicker", "Deliver"]
 
@@ -65,13 +66,14 @@ class BatchPicker(ContinuousBatchingLogitsProcessor):
             return scores
         self.is_picking = True
         news = _pick(tracks, scores[: len(tracks)])
+        # At once: what fails from here on takes no token from a reader.
+        self._deliver(list(zip(tracks, news, strict=True)))
         self.is_picking = False
         # One that has failed gets any.
         picked = [one.token if isinstance(one, Picked) else 0 for one in news]
         tokens = torch.tensor(picked, dtype=torch.long, device=scores.device).unsqueeze(1)
         # transformers takes the largest of what it gets back.
         scores[: len(tracks)].scatter_(1, tokens, torch.inf)
-        self._deliver(list(zip(tracks, news, strict=True)))
         return scores
 
 
@@ -115,7 +117,7 @@ def _taken(track: Track, picked: Picked | EngineFailed) -> News:
 
 
 def _unruly(error: Exception) -> EngineFailed:
-    structlog.get_logger().error("a grammar failed", exc_info=error)
+    structlog.get_logger().error("a grammar failed", stack=traced(error))
     return EngineFailed(
         "The answer could not be held to its grammar; the server's log has the details. Ask for a"
         " simpler one, or send the request again."

@@ -17,6 +17,7 @@ from qwen_openai.engines.torch_model.failures import Failure, empty_cache, expla
 from qwen_openai.engines.transformers.loop import Loop, Shape
 from qwen_openai.engines.transformers.track import News, Track
 from qwen_openai.errors import ApiError, EngineFailed, EngineUnavailable
+from qwen_openai.observe.logs import traced
 
 __all__ = ["Runner", "Shape"]
 
@@ -73,7 +74,7 @@ class Runner:
     def submit(self, track: Track) -> None:
         """Begin to make an answer. Raises EngineUnavailable after `close`."""
         loop = self._require_loop()
-        if not self._tracks:
+        if not self._unfinished():
             self._since = time.monotonic()
         track.id = f"answer-{next(self._numbers)}"
         self._tracks[track.id] = track
@@ -149,7 +150,7 @@ class Runner:
             try:
                 self._restart(loop)
             except Exception as error:  # noqa: BLE001  # the edge to libraries: what has died may not be mended
-                self._log.exception("the engine's loop cannot be started again")
+                self._log.error("the engine's loop cannot be started again", stack=traced(error))
                 self._lose(explain(error).sentence)
 
     def _look_for_hang(self, loop: Loop) -> None:
@@ -158,10 +159,11 @@ class Runner:
             self._lose(unfit)
             return
         quiet = time.monotonic() - max(loop.rounds.stepped, self._since)
-        if self._tracks and (unfit is not None or quiet > self._stall_timeout):
+        waiting = self._unfinished()
+        if waiting and (unfit is not None or quiet > self._stall_timeout):
             why = unfit or f"The model has not come to this answer for {quiet:.0f} seconds."
-            self._log.error("the engine hangs", reason=why, answers=len(self._tracks))
-            for track in list(self._tracks.values()):
+            self._log.error("the engine hangs", reason=why, answers=len(waiting))
+            for track in waiting:
                 self.fail(track, EngineFailed(why))
 
     def _restart(self, loop: Loop) -> None:
@@ -169,7 +171,10 @@ class Runner:
         failure = explain(error)
         self._deaths += 1
         self._log.error(
-            "the engine's loop died", error=repr(error), answers=len(self._tracks), exc_info=error
+            "the engine's loop died",
+            error=repr(error),
+            answers=len(self._tracks),
+            stack=traced(error),
         )
         guilty = self._guilty(failure, loop)
         for track in guilty:
@@ -186,9 +191,8 @@ class Runner:
         loop.start()
         self._log.warning("the engine's loop starts again", answers=len(self._tracks))
         self._since = time.monotonic()
-        for track in list(self._tracks.values()):
-            if not track.is_complete:
-                loop.add(track)
+        for track in self._unfinished():
+            loop.add(track)
 
     def _hopeless(self, failure: Failure) -> str | None:
         """Why the loop is not to start again, where that is so."""
@@ -211,12 +215,18 @@ class Runner:
         else all of the step. Of those in flight there is one at least."""
         if failure.broken is not None:
             return list(self._tracks.values())
-        waiting = [track for track in self._tracks.values() if not track.is_complete]
-        step = [track for track in loop.rounds.step if track in waiting]
+        waiting = self._unfinished()
+        # Of a step that failed at its tokens, nobody has heard of any: a last one neither.
+        known = list(self._tracks.values()) if loop.is_picking else waiting
+        step = [track for track in loop.rounds.step if track in known]
         if step and (not failure.memory or loop.is_picking):
             return step
         largest = max(step or waiting, key=lambda track: track.length, default=None)
         return [] if largest is None else [largest]
+
+    def _unfinished(self) -> list[Track]:
+        """Those that the loop has work with. The tokens of the others wait for their readers."""
+        return [track for track in self._tracks.values() if not track.is_complete]
 
     def _lose(self, why: str) -> None:
         """Tell everybody that nothing comes any more."""

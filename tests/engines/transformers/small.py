@@ -14,6 +14,7 @@ from qwen_openai.engines.transformers.loop import Loop
 from qwen_openai.engines.transformers.runner import Runner, Shape
 from qwen_openai.engines.transformers.track import Track
 from qwen_openai.errors import ApiError
+from tests.engines.contract import until
 
 PAGE = 8
 ROOMY = Shape(slots=4, pages=128, page_size=PAGE, batch_tokens=64)
@@ -147,3 +148,20 @@ def held(loop: Loop) -> dict[str, int]:
 def loop_of(runner: Runner) -> Loop:
     """The loop of a runner that has been built."""
     return runner._require_loop()
+
+
+async def settled(runner: Runner) -> None:
+    """Wait until the loop has seen the last of what has left, and see that nothing is held."""
+    loop = loop_of(runner)
+    rounds = loop.rounds
+    await until(
+        lambda: (
+            not rounds.active_requests
+            and loop._manager.cancel_queue.empty()
+            and loop._manager.input_queue.empty()
+        )
+    )
+    seen = rounds.round
+    await until(lambda: rounds.round > seen)
+    assert set(held(loop).values()) == {0}, held(loop)
+    assert runner.in_flight == 0

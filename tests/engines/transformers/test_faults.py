@@ -18,19 +18,17 @@ from transformers import PreTrainedModel
 
 from qwen_openai.engines.masks import TokenMask
 from qwen_openai.engines.torch_model.threads import THREAD_NAME
-from qwen_openai.engines.transformers.runner import Runner
 from qwen_openai.engines.transformers.track import Track
 from qwen_openai.errors import ApiError, EngineFailed
 from tests.engines.contract import until
 from tests.engines.transformers.small import (
-    ROOMY,
     failing,
-    held,
     loop_of,
     outcome,
     read,
     rest,
     running,
+    settled,
     small_model,
     spoiling,
     times,
@@ -64,23 +62,6 @@ def no_memory() -> BaseException:
 
 def broken() -> BaseException:
     return RuntimeError("a kernel failed")
-
-
-async def settled(runner: Runner) -> None:
-    """Wait until the loop has seen the last of what has left, and see that nothing is held."""
-    loop = loop_of(runner)
-    rounds = loop.rounds
-    await until(
-        lambda: (
-            not rounds.active_requests
-            and loop._manager.cancel_queue.empty()
-            and loop._manager.input_queue.empty()
-        )
-    )
-    seen = rounds.round
-    await until(lambda: rounds.round > seen)
-    assert set(held(loop).values()) == {0}, held(loop)
-    assert runner.in_flight == 0
 
 
 def at_pass(number: int, error: BaseException) -> Any:  # noqa: ANN401  # a Fault
@@ -301,79 +282,6 @@ async def test_without_restarts_a_dead_loop_is_lost(model: PreTrainedModel) -> N
             )
         assert all(isinstance(answer, EngineFailed) for answer in answers)
         assert runner.lost
-
-
-class Gate:
-    """Holds the passes of a model until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached, self._open = threading.Event(), threading.Event()
-
-    def __call__(self, _: object) -> None:
-        self.reached.set()
-        self._open.wait(60)
-
-    def open(self) -> None:
-        self._open.set()
-
-
-async def test_a_step_that_hangs_ends_all_answers_and_recovers(model: PreTrainedModel) -> None:
-    gate = Gate()
-    async with running(model, stall_timeout=0.5) as runner:
-        with failing(model, gate):
-            answers = await asyncio.gather(
-                *(outcome(runner, track(model, [number, 3], 5)) for number in range(6))
-            )
-            assert all(isinstance(answer, EngineFailed) for answer in answers)
-            unfit = runner.unfit()
-            assert unfit is not None
-            assert "hangs" in unfit
-            assert not runner.lost
-            gate.open()
-        await until(lambda: runner.unfit() is None)
-        await settled(runner)
-        assert len(await read(runner, track(model, SHORT, 5))) == 5
-
-
-async def test_a_step_that_hangs_is_lost_without_restarts(model: PreTrainedModel) -> None:
-    gate = Gate()
-    async with running(model, stall_timeout=0.5, restarts=False) as runner:
-        with failing(model, gate):
-            assert isinstance(await outcome(runner, track(model, SHORT, 5)), EngineFailed)
-            gate.open()
-        assert runner.lost
-
-
-async def test_a_hang_that_ends_in_a_failure_is_over_too(model: PreTrainedModel) -> None:
-    gate = Gate()
-
-    def fault(given: object) -> None:
-        gate(given)
-        raise broken()
-
-    async with running(model, stall_timeout=0.5) as runner:
-        with failing(model, fault):
-            assert isinstance(await outcome(runner, track(model, SHORT, 5)), EngineFailed)
-            gate.open()
-            await until(lambda: not loop_of(runner).is_alive)
-        await until(lambda: loop_of(runner).is_alive)
-        assert runner.unfit() is None
-        assert len(await read(runner, track(model, SHORT, 5))) == 5
-
-
-async def test_closing_is_bounded_while_a_step_hangs(model: PreTrainedModel) -> None:
-    gate = Gate()
-    runner = Runner(model, ROOMY, 60)
-    runner.build()
-    await runner.start()
-    with failing(model, gate):
-        one = asyncio.create_task(outcome(runner, track(model, SHORT, 5)))
-        await until(gate.reached.is_set)
-        async with asyncio.timeout(20):
-            await runner.close(0.1)
-        assert isinstance(await one, ApiError)
-        gate.open()
-        await until(lambda: all(each.name != THREAD_NAME for each in threading.enumerate()))
 
 
 async def test_closing_frees_the_model(qwen2_folder: Path) -> None:
