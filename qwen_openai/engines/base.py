@@ -28,7 +28,8 @@ class EngineInfo:
 
     ``tools`` and ``thinking`` are what the loaded model's own prompt can do. ``fills_in`` says that
     its vocabulary has the family's tokens for text with a gap. ``refuses`` names the parameters of
-    chat completions that this engine cannot honour, though others can."""
+    chat completions that this engine cannot honour, though others can. ``dtype`` is what numbers it
+    computes with, "" where there is no choice of them."""
 
     engine: str
     model: str
@@ -42,6 +43,7 @@ class EngineInfo:
     thinking: Thinking = "never"
     fills_in: bool = False
     refuses: frozenset[str] = frozenset()
+    dtype: str = ""
 
 
 class Engine(Protocol):

@@ -91,7 +91,7 @@ def _family(info: EngineInfo) -> Family:
 
 
 def _fingerprint(info: EngineInfo) -> str:
-    """Return the `system_fingerprint` of all answers: the same while engine, model and version of
-    this program are."""
-    told = "\0".join((info.engine, info.model, __version__))
+    """Return the `system_fingerprint` of all answers: the same while engine, model, the numbers it
+    computes with and the version of this program are."""
+    told = "\0".join((info.engine, info.model, info.dtype, __version__))
     return f"fp_{blake2b(told.encode(), digest_size=5).hexdigest()}"

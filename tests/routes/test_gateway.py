@@ -55,14 +55,15 @@ def test_other_names() -> None:
     assert _family("something").name == "chatml"
 
 
-def test_the_fingerprint_is_that_of_engine_model_and_version() -> None:
+def test_the_fingerprint_is_that_of_engine_model_numbers_and_version() -> None:
     def fingerprint(model: str, **facts: object) -> str:
         return Gateway(make_settings(), Named(model, **facts)).fingerprint
 
     one = fingerprint("a")
     assert re.fullmatch(r"fp_[0-9a-f]{10}", one)
     assert one == fingerprint("a", context=99, slots=1)
-    assert len({one, fingerprint("b"), fingerprint("a", engine="other")}) == 3
+    others = (fingerprint("b"), fingerprint("a", engine="other"), fingerprint("a", dtype="float32"))
+    assert len({one, *others}) == 4
 
 
 async def test_what_checks_grammars_ends_with_the_server() -> None:

@@ -56,6 +56,7 @@ def described(
         tools=abilities.tools,
         thinking=abilities.thinking,
         fills_in=abilities.fills_in,
+        dtype=dtype_name(dtype),
     )
 
 
