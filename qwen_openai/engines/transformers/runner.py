@@ -83,19 +83,13 @@ class Runner:
 
     def fail(self, track: Track, failure: ApiError) -> None:
         """End an answer with ``failure``, if it is not complete."""
-        if self._tracks.pop(track.id, None) is None or track.is_complete:
-            return
-        track.hear(failure)
-        if self._engine_loop is not None:
-            self._engine_loop.cancel(track)
+        if self._let_go(track):
+            track.hear(failure)
 
     def leave(self, track: Track) -> None:
         """Stop an answer that nobody reads any more, if it is not complete."""
         track.leave()
-        if self._tracks.pop(track.id, None) is None or track.is_complete:
-            return
-        if self._engine_loop is not None:
-            self._engine_loop.cancel(track)
+        self._let_go(track)
 
     def unfit(self) -> str | None:
         """Why no answer can be made now, where that is so."""
@@ -119,6 +113,14 @@ class Runner:
     def in_flight(self) -> int:
         return len(self._tracks)
 
+    def _let_go(self, track: Track) -> bool:
+        """Forget an answer, and stop it where it is not complete; return whether that was so."""
+        if self._tracks.pop(track.id, None) is None or track.is_complete:
+            return False
+        if self._engine_loop is not None:
+            self._engine_loop.cancel(track)
+        return True
+
     def _require_loop(self) -> Loop:
         if self._engine_loop is None:
             raise EngineUnavailable("The engine is not ready: closed.", retry_after=5)
@@ -135,7 +137,8 @@ class Runner:
         for track, one in news:
             track.hear(one)
             if isinstance(one, ApiError):
-                self._tracks.pop(track.id, None)
+                # Its loop has let it go, but where that has died since, the next one has it.
+                self._let_go(track)
             else:
                 self._deaths = 0
 

@@ -284,6 +284,20 @@ async def test_without_restarts_a_dead_loop_is_lost(model: PreTrainedModel) -> N
         assert runner.lost
 
 
+async def test_a_failure_that_is_heard_late_ends_the_work(model: PreTrainedModel) -> None:
+    """The loop that failed it may have died, and the next one have taken it up, before it hears."""
+    async with running(model) as runner:
+        one = track(model, SHORT, 900)
+        runner.submit(one)
+        await one.next()
+        runner._spread([(one, EngineFailed("The grammar."))])
+        with pytest.raises(EngineFailed, match="grammar"):
+            await rest(one)
+        runner.leave(one)
+        await settled(runner)
+        assert not one.is_complete
+
+
 async def test_closing_frees_the_model(qwen2_folder: Path) -> None:
     model = small_model(qwen2_folder)
     gone = weakref.ref(model)
