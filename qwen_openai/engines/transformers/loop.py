@@ -50,7 +50,7 @@ class Shape:
 
 
 class Loop:
-    """The loop over one model and one cache. Methods are for one thread, but `beat` and `step`."""
+    """The loop over one model and one cache. Methods are for one thread, which is not its own."""
 
     def __init__(self, model: PreTrainedModel, shape: Shape, deliver: Deliver) -> None:
         """Take the memory of the cache; raises what torch raises. ``deliver`` is called with the
