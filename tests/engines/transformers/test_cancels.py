@@ -280,11 +280,6 @@ class Crowd:
                     break
 
 
-def lasting_threads() -> int:
-    """Without those of asyncio's pool, which come as they are needed, up to a number, and stay."""
-    return sum(not each.name.startswith("asyncio_") for each in threading.enumerate())
-
-
 async def test_two_hundred_requests_leave_nothing(
     server: tuple[Live, TransformersEngine],
 ) -> None:
@@ -297,7 +292,7 @@ async def test_two_hundred_requests_leave_nothing(
             await crowd.come(100)
             await nothing_held(engine)
         gc.collect()
-        threads, resident = lasting_threads(), process.memory_info().rss
+        threads, resident = threading.active_count(), process.memory_info().rss
         tracemalloc.start()
         try:
             await crowd.come(100)
@@ -309,7 +304,8 @@ async def test_two_hundred_requests_leave_nothing(
     finally:
         await crowd.aclose()
     assert set(crowd.statuses) == {200}
-    assert lasting_threads() <= threads
+    # Pools grow as they are needed, up to a number; a request that left one would leave a hundred.
+    assert threading.active_count() < threads + 10
     assert python < MOST_PYTHON
     assert process.memory_info().rss - resident < MOST_RESIDENT
     # transformers remembers its last step until the next one.
