@@ -127,10 +127,12 @@ class Source:
         def alike(first: int) -> bool:
             last = min(first + step, rows)
             left, right = (self._rows(each, first, last, width) for each in (one, other))
-            lengths = np.linalg.norm(left, axis=1)
-            # A row of nearly nothing is as good as none.
-            lengths = np.maximum(lengths, _NO_ROW * float(lengths.mean()))
-            return bool((np.linalg.norm(left - right, axis=1) <= _ALIKE * lengths).all())
+            # Numbers of a damaged file may pass what a float holds; they are no copies then.
+            with np.errstate(all="ignore"):
+                lengths = np.linalg.norm(left, axis=1)
+                # A row of nearly nothing is as good as none.
+                lengths = np.maximum(lengths, _NO_ROW * float(lengths.mean()))
+                return bool((np.linalg.norm(left - right, axis=1) <= _ALIKE * lengths).all())
 
         return all(self._in_order(alike, range(0, rows, step)))
 

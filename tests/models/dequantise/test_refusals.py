@@ -79,6 +79,8 @@ def _last_block(kind: Kind, raw: bytes) -> Callable[[Tensors], None]:
         (_of_kind(12, 64 * 32), "the rows of its tensor blk.1.ffn_up.weight are not whole"),
         (_bad_number("blk.0.attn_q.bias", struct.pack("<f", float("nan"))), "blk.0.attn_q.bias"),
         (_bad_number("output_norm.weight", struct.pack("<f", float("inf"))), "output_norm.weight"),
+        # Beside its twin, what a float holds but not its square.
+        (_bad_number("output.weight", struct.pack("<f", 3e38)), None),
         (_last_block(Kind.Q8_0, _NO_SCALE), "what is no number, or none that F16 reaches"),
         (_last_block(Kind.Q8_0, _BIG_SCALE), "what is no number, or none that F16 reaches"),
         (_last_block(Kind.BF16, _NO_BF16), "what is no number, or none that BF16 reaches"),
