@@ -10,8 +10,24 @@ import torch
 
 from qwen_openai import QwenChat
 from qwen_openai.engines.torch_model.load import Loaded, load
+from qwen_openai.models.progress import Untold
 from qwen_openai.models.qwen1 import convert
 from tests.engines.tiny_model import write_native
+
+# The fixtures, for the conftest.py of each room that has such models.
+__all__ = [
+    "converted_folder",
+    "golden",
+    "golden_chats",
+    "golden_logits",
+    "one_thread",
+    "qwen1",
+    "qwen1_loaded",
+    "qwen2",
+    "qwen2_folder",
+    "qwen3_folder",
+    "qwen_home",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +63,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-class Silent:
-    """A Progress that tells nobody."""
-
-    def start(self, total_bytes: int, label: str) -> None:
-        pass
-
-    def advance(self, done_bytes: int) -> None:
-        pass
-
-    def note(self, sentence: str) -> None:
-        pass
-
-    def done(self) -> None:
-        pass
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +105,7 @@ def qwen1(qwen1_loaded: Loaded) -> QwenChat:
 @pytest.fixture(scope="session")
 def converted_folder(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("converted") / "Qwen-7B-Chat"
-    convert(golden / "checkpoint", folder, Silent())
+    convert(golden / "checkpoint", folder, Untold())
     return folder
 
 
