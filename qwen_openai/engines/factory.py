@@ -4,7 +4,8 @@ Engine modules are imported only when chosen, so that each costs nothing to thos
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -102,10 +103,8 @@ def made_ready(
 
 
 def _dequantised(settings: Settings, files: ModelFiles, progress: Progress) -> Checkpoint:
-    try:
+    with _libraries_working():
         from qwen_openai.models.dequantise import dequantised
-    except Exception as error:  # the edge to libraries that raise anything when they are broken
-        raise _broken_libraries(error) from error
     return dequantised(files, settings.home, progress)
 
 
@@ -202,10 +201,8 @@ def _qwen_chat(settings: Settings, checkpoint: Checkpoint, report: Report | None
 
     def load() -> "QwenChat":
         # Not before: this imports torch, and is to do so in the engine's thread.
-        try:
+        with _libraries_working():
             from qwen_openai.engines.qwen_chat.startup import Wishes, load_checkpoint
-        except Exception as error:  # the edge to libraries that raise anything when they are broken
-            raise _broken_libraries(error) from error
 
         wishes = Wishes(
             device_map=settings.device_map,
@@ -236,10 +233,8 @@ def _transformers(
 
     def load() -> "Served":
         # Not before: this imports torch, and is to do so in a thread.
-        try:
+        with _libraries_working():
             from qwen_openai.engines.transformers.startup import Wishes, load_checkpoint
-        except Exception as error:  # the edge to libraries that raise anything when they are broken
-            raise _broken_libraries(error) from error
 
         wishes = Wishes(
             device_map=settings.device_map,
@@ -283,12 +278,18 @@ def _require_libraries(model: str, *more: str) -> None:
         )
 
 
-def _broken_libraries(error: Exception) -> StartupError:
-    """They are there and cannot be imported: built for another CUDA or Python, half updated."""
-    reason = (str(error).splitlines() or [""])[0][:300].rstrip(".")
-    return StartupError(
-        f"torch, or what belongs to it, is installed but does not work here: "
-        f"{type(error).__name__}: {reason}.",
-        fix="Install it again for this machine: `pip install --force-reinstall torch==2.13.0 "
-        "transformers accelerate safetensors`; `python -c 'import torch'` shows whether it works.",
-    )
+@contextmanager
+def _libraries_working() -> Iterator[None]:
+    """Around an import of what needs torch or the libraries beside it: they may be there and yet
+    not be importable, built for another CUDA or Python, or half updated. Raises StartupError."""
+    try:
+        yield
+    except Exception as error:  # the edge to libraries that raise anything when they are broken
+        reason = (str(error).splitlines() or [""])[0][:300].rstrip(".")
+        raise StartupError(
+            "torch, or what belongs to it, is installed but does not work here: "
+            f"{type(error).__name__}: {reason}.",
+            fix="Install it again for this machine: `pip install --force-reinstall torch==2.13.0"
+            " transformers accelerate safetensors gguf`; `python -c 'import torch'` shows whether"
+            " it works.",
+        ) from error

@@ -16,7 +16,7 @@ from qwen_openai.engines.qwen_chat import foreign
 from qwen_openai.engines.qwen_chat.foreign_text import Tokenizer
 from qwen_openai.engines.qwen_chat.jobs import LocalModel, answerer, describe
 from qwen_openai.engines.qwen_chat.worker import Answer, Loaded, Worker
-from qwen_openai.engines.torch_model.failures import out_of_memory
+from qwen_openai.engines.torch_model.failures import not_loaded
 from qwen_openai.engines.torch_model.jobs import Tokens, tokens_of
 from qwen_openai.errors import ApiError, EngineUnavailable, StartupError
 
@@ -167,16 +167,7 @@ class QwenChatEngine:
         except (StartupError, ApiError):
             raise
         except Exception as error:  # the edge to libraries and to a caller's own `load`
-            name = self._options.name
-            if out_of_memory(error):
-                raise StartupError(
-                    f"The memory did not hold the weights of {name}: {error}.",
-                    fix="Free memory, or take a smaller model or another --device-map.",
-                ) from error
-            raise StartupError(
-                f"{name} could not be loaded: {type(error).__name__}: {error}.",
-                fix="Check that its folder is complete: `qwen-openai pull` verifies it.",
-            ) from error
+            raise not_loaded(self._options.name, error) from error
 
     def _describe(self, model: LocalModel | foreign.ChatModel) -> Loaded:
         options = self._options

@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from types import ModuleType
 
+from qwen_openai.errors import StartupError
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -46,6 +48,20 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def not_loaded(name: str, error: BaseException) -> StartupError:
+    """Say why the model ``name`` did not load, whatever the libraries below raised."""
+    if out_of_memory(error):
+        return StartupError(
+            f"The memory did not hold {name}, its weights and its cache: {error}.",
+            fix="Free memory, lower --slots or --context, or take a smaller model or another"
+            " --device-map.",
+        )
+    return StartupError(
+        f"{name} could not be loaded: {type(error).__name__}: {error}.",
+        fix="Check that its folder is complete: `qwen-openai pull` verifies it.",
+    )
 
 
 def empty_cache() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qwen_openai.core import Event, Finish, Job, Started, Text
 from qwen_openai.engines.base import EngineInfo, Health
-from qwen_openai.engines.torch_model.failures import out_of_memory
+from qwen_openai.engines.torch_model.failures import not_loaded
 from qwen_openai.engines.torch_model.threads import in_thread
 from qwen_openai.errors import ApiError, EngineFailed, EngineUnavailable, StartupError
 
@@ -147,13 +147,4 @@ class TransformersEngine:
         except (StartupError, ApiError):
             raise
         except Exception as error:  # the edge to libraries
-            name = self._options.name
-            if out_of_memory(error):
-                raise StartupError(
-                    f"The memory did not hold {name} and its cache: {error}.",
-                    fix="Free memory, lower --slots or --context, or take a smaller model.",
-                ) from error
-            raise StartupError(
-                f"{name} could not be loaded: {type(error).__name__}: {error}.",
-                fix="Check that its folder is complete: `qwen-openai pull` verifies it.",
-            ) from error
+            raise not_loaded(self._options.name, error) from error

@@ -349,7 +349,7 @@ async def test_closing_fails_who_reads_and_who_waits() -> None:
     [
         (StartupError("Said so.", fix="Do so."), r"Said so\."),
         (ValueError("odd shape"), "m could not be loaded: ValueError: odd shape"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "did not hold the weights of m"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "did not hold m, its weights"),
     ],
 )
 async def test_a_model_that_does_not_load_is_one_sentence(error: Exception, message: str) -> None:

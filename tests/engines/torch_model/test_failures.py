@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from qwen_openai.engines.torch_model.failures import empty_cache, explain, out_of_memory
+from qwen_openai.engines.torch_model.failures import (
+    empty_cache,
+    explain,
+    not_loaded,
+    out_of_memory,
+)
 
 # What torch says on a CPU, in its own words.
 _ON_CPU = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"
@@ -38,3 +43,17 @@ def test_an_error_of_a_card_that_still_works_breaks_nothing() -> None:
 
 def test_a_processor_has_no_blocks_to_give_back() -> None:
     empty_cache()
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "fix"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "The memory did not hold m", "--context"),
+        (MemoryError("no room"), "The memory did not hold m", "--context"),
+        (OSError("cut short"), "m could not be loaded: OSError: cut short.", "qwen-openai pull"),
+    ],
+)
+def test_why_a_model_did_not_load(error: BaseException, said: str, fix: str) -> None:
+    failure = not_loaded("m", error)
+    assert failure.message.startswith(said)
+    assert fix in failure.fix
