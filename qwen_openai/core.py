@@ -4,11 +4,12 @@ Frozen and slotted; no I/O, no HTTP, no tensors. The adapter makes a Job from a 
 engine turns it into Events, the parser chain refines them, a renderer makes wire bodies of them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 # How tools are told to a model and calls are read from its text: lines of labels (Qwen-1), JSON in
 # <tool_call> tags (Qwen2.5, Qwen3), or XML-like tags in them (Qwen3-Coder, Qwen3.5 and later).
 ToolSyntax = Literal["react", "hermes", "xml"]
@@ -132,6 +133,9 @@ class Job:
     ``enable_thinking`` and ``template_options`` go to the chat template; None leaves the choice to
     it. ``thinks`` says that the answer may begin with thoughts, which are split off.
 
+    ``asked`` are the members of the caller's body but `messages`, `prompt` and `stream`, as they
+    were checked, for an engine that hands requests on; None where the body was another kind's.
+
     ``watched`` is False where nobody reads the answer before it is complete. ``changes`` is what
     the adapter altered, one short phrase each; ``ignored`` names parameters that have no effect.
     """
@@ -156,14 +160,46 @@ class Job:
     template_options: tuple[tuple[str, TemplateValue], ...] = ()
     thinks: bool = False
     prompt: RawPrompt | None = None
+    asked: Mapping[str, object] | None = None
     watched: bool = True
     changes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
+class Admitted:
+    """The job has a slot, ``waited`` seconds after it asked for one: made by the service."""
+
+    index: int
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """The job goes to an upstream, by its name, for the ``attempt``-th time, counted from 1. Comes
+    before `Started`, and again for each further attempt; engines that are no pool send none."""
+
+    index: int
+    upstream: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Members that an upstream sent and no other event has room for, to go out as they came:
+    ``body`` beside `choices`, ``choice`` in the choice, ``delta`` in its delta or message, ``usage``
+    in the usage. They belong to the event that follows."""
+
+    index: int
+    body: Mapping[str, object] = field(default_factory=dict)
+    choice: Mapping[str, object] = field(default_factory=dict)
+    delta: Mapping[str, object] = field(default_factory=dict)
+    usage: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
-    """The engine took the job: first event of every stream, once.
+    """The engine took the job: first event of every engine's stream, once.
 
     ``changes`` is what the engine altered (a clamped max_tokens, dropped history). ``in_thought``
     says that the prompt ends inside a thought which the chat template opened.
@@ -246,7 +282,17 @@ class Finish:
     cached_tokens: int | None = None
 
 
-Event = Started | Text | Reasoning | ToolCallStart | ToolCallArguments | Finish
+Event = (
+    Admitted
+    | Routed
+    | Extra
+    | Started
+    | Text
+    | Reasoning
+    | ToolCallStart
+    | ToolCallArguments
+    | Finish
+)
 
 
 @dataclass(frozen=True, slots=True)

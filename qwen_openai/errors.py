@@ -8,17 +8,23 @@
     │   │   ├── UnsupportedContent    400  code unsupported_content
     │   │   └── ContextLengthExceeded 400  code context_length_exceeded
     │   ├── AuthenticationFailed      401  code invalid_api_key
+    │   ├── PermissionDenied          403  code permission_denied: a good key, not for this
     │   ├── NotFound                  404  code not_found
     │   │   └── ModelNotFound         404  code model_not_found
     │   ├── MethodNotAllowed          405  code method_not_allowed
     │   ├── RequestTimeout            408  code request_timeout
     │   ├── PayloadTooLarge           413  code payload_too_large
     │   ├── UnsupportedMediaType      415  code unsupported_media_type
+    │   ├── RateLimited               429  code rate_limit_exceeded, with Retry-After: the key's own
+    │   │   └── QuotaExceeded         429  code insufficient_quota: no retry mends it
     │   ├── HeadersTooLarge           431  code headers_too_large
     │   ├── EngineFailed              500  code engine_error: the engine broke while it worked
-    │   └── Unavailable               503  with Retry-After
-    │       ├── Overloaded            503  code overloaded: the queue is full
-    │       └── EngineUnavailable     503  code engine_unavailable: loading, restarting, draining
+    │   ├── UpstreamFailed            502  code upstream_error: an upstream broke, lied or left
+    │   ├── Unavailable               503  with Retry-After: our capacity
+    │   │   ├── Overloaded            503  code overloaded: the queue is full
+    │   │   └── EngineUnavailable     503  code engine_unavailable: loading, restarting, draining
+    │   └── DeadlineExceeded          504  code deadline_exceeded: the caller's time is over
+    │       └── UpstreamTimeout       504  code upstream_timeout: an upstream was silent too long
     └── StartupError                  one sentence and a fix on the terminal, exit code 1
 
 Each class fixes its HTTP status, OpenAI ``type`` and ``code``; an instance carries the message and
@@ -27,7 +33,11 @@ Each class fixes its HTTP status, OpenAI ``type`` and ``code``; an instance carr
 Source of the shape: OpenAI's specification 2.3.0, schemas ErrorResponse and Error.
 """
 
+import math
 from typing import ClassVar, TypedDict
+
+# Seconds. Above this the openai SDK does not retry at all.
+MOST_RETRY_AFTER = 120.0
 
 
 class ErrorObject(TypedDict):
@@ -110,6 +120,15 @@ class AuthenticationFailed(ApiError):
         return {"www-authenticate": "Bearer"}
 
 
+class PermissionDenied(ApiError):
+    """The key is good, but this is not for it. A model that a key may not use is not this error:
+    it looks like one that does not exist."""
+
+    status = 403
+    type = "invalid_request_error"
+    default_code = "permission_denied"
+
+
 class NotFound(ApiError):
     status = 404
     type = "invalid_request_error"
@@ -159,12 +178,46 @@ class HeadersTooLarge(ApiError):
     default_code = "headers_too_large"
 
 
+class RateLimited(ApiError):
+    """The key's own limit, until ``retry_after`` seconds from now; the openai SDK obeys values up
+    to 120, so more is never said."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = min(max(retry_after, 0.001), MOST_RETRY_AFTER)
+
+    def headers(self) -> dict[str, str]:
+        return retry_headers(self.retry_after)
+
+
+class QuotaExceeded(RateLimited):
+    """The key's budget of a day or month is spent."""
+
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "x-should-retry": "false"}
+
+
 class EngineFailed(ApiError):
     """The engine broke while it worked on this request; a retry may succeed."""
 
     status = 500
     type = "server_error"
     default_code = "engine_error"
+
+
+class UpstreamFailed(ApiError):
+    """A server that this gateway stands in front of broke, answered nonsense or hung up."""
+
+    status = 502
+    type = "server_error"
+    default_code = "upstream_error"
 
 
 class Unavailable(ApiError):
@@ -175,10 +228,10 @@ class Unavailable(ApiError):
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)
-        self.retry_after = min(max(retry_after, 1.0), 120.0)
+        self.retry_after = min(max(retry_after, 1.0), MOST_RETRY_AFTER)
 
     def headers(self) -> dict[str, str]:
-        return {"retry-after": str(round(self.retry_after))}
+        return retry_headers(self.retry_after)
 
 
 class Overloaded(Unavailable):
@@ -187,6 +240,29 @@ class Overloaded(Unavailable):
 
 class EngineUnavailable(Unavailable):
     default_code = "engine_unavailable"
+
+
+class DeadlineExceeded(ApiError):
+    """The time that the caller gave is over."""
+
+    status = 504
+    type = "server_error"
+    default_code = "deadline_exceeded"
+
+
+class UpstreamTimeout(DeadlineExceeded):
+    """A server that this gateway stands in front of was silent for too long."""
+
+    default_code = "upstream_timeout"
+
+
+def retry_headers(seconds: float) -> dict[str, str]:
+    """Return the headers that say when to try again: `retry-after` in whole seconds, at least 1,
+    for everybody, `retry-after-ms` for the openai SDK, which reads it first."""
+    return {
+        "retry-after": str(max(math.ceil(seconds), 1)),
+        "retry-after-ms": str(max(math.ceil(seconds * 1000), 1)),
+    }
 
 
 class StartupError(QwenOpenAIError):

@@ -1,0 +1,1 @@
+"""One SQLite file with the keys and what they have used."""
