@@ -23,12 +23,13 @@ from qwen_openai.protocol.completions import CompletionRequest
 from qwen_openai.protocol.legacy import LegacyRequest
 from qwen_openai.protocol.responses_api import ResponsesRequest
 from qwen_openai.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from qwen_openai.routes.auth import KeyCheck
 from qwen_openai.routes.chat import ChatCompletions
 from qwen_openai.routes.completions import Completions
 from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.info import Capabilities, ListModels, Live, Ready, RetrieveModel
 from qwen_openai.routes.legacy import LegacyChat
-from qwen_openai.routes.middleware import ConnectionLimit, Envelope, HostCheck, KeyCheck
+from qwen_openai.routes.middleware import ConnectionLimit, Envelope, HostCheck
 from qwen_openai.routes.responses_api import Responses
 from qwen_openai.routes.tokens import ChatInputTokens, Detokenize, ResponsesInputTokens, Tokenize
 from qwen_openai.settings import Settings
@@ -60,8 +61,8 @@ _BODIES: dict[str, type[BaseModel]] = {
 }
 
 
-def create_app(settings: Settings, engine: Engine) -> FastAPI:
-    """Build the ASGI application for a started engine.
+def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+    """Build the ASGI application for a started engine, for the settings' upstreams, or for both.
 
     The endpoints are plain ASGI applications and not FastAPI functions: they stream, they watch
     for disconnects and they validate by themselves, all of which FastAPI's wrapping would undo.
@@ -96,9 +97,8 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
             _route("/health/ready", "GET", Ready(gateway)),
         ]
     )
-    key = settings.api_key.get_secret_value() if settings.api_key else None
     # The last one added is the outermost.
-    app.add_middleware(KeyCheck, key=key)
+    app.add_middleware(KeyCheck, keys=gateway.keys)
     app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
     app.add_middleware(ConnectionLimit, gateway=gateway)
     app.add_middleware(Envelope)
@@ -127,7 +127,7 @@ def _openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
                 ref_template="#/components/schemas/{model}",
             )
             document["components"] = {"schemas": schemas.get("$defs", {})}
-            if app.state.gateway.settings.api_key is not None:
+            if app.state.gateway.keys.asks:
                 bearer = {"type": "http", "scheme": "bearer"}
                 document["components"]["securitySchemes"] = {"key": bearer}
                 document["security"] = [{"key": []}]

@@ -7,16 +7,31 @@ keeps its true HTTP status. No HTTP, no wire shapes.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from qwen_openai.core import Event, Finish, Grammar, Job, Started
+from qwen_openai.core import (
+    Admitted,
+    Event,
+    Extra,
+    Finish,
+    Grammar,
+    Job,
+    Routed,
+    Started,
+)
 from qwen_openai.engines.base import Engine
 from qwen_openai.errors import InvalidRequest
-from qwen_openai.gateway.admission import Admission, Ticket
+from qwen_openai.gateway.admission import UNCLAIMED, Admission, Claim, Ticket
 from qwen_openai.grammars.guard import Guard
 from qwen_openai.parsing.chain import Chain
+
+Watch = Callable[[Event], None]
+"""Told every event of a request as it happens, also those before a failure."""
+
+# What comes before an answer's first event, and does not yet prove that there will be one.
+_BEFORE = (Admitted, Routed, Extra, Started)
 
 # Events of a fanned-out request that may wait for a slow reader before its choices pause.
 _MERGE_BUFFER = 64
@@ -58,28 +73,39 @@ class ChatService:
             engine.info().slots, queue_size, expected_seconds=lambda: self._slot_seconds
         )
 
-    async def open(self, job: Job) -> Opened:
-        """Start a job, all ``n`` choices of it, and wait for its first event but Started.
+    def resize(self) -> None:
+        """Take the number of slots that the engine has now, which a pool's may change."""
+        self.admission.slots = self.engine.info().slots
+
+    async def open(self, job: Job, claim: Claim = UNCLAIMED, watch: Watch | None = None) -> Opened:
+        """Start a job, all ``n`` choices of it, and wait for the first event of its answer.
 
         Raises every ApiError that can happen before it: Overloaded, EngineUnavailable,
         ContextLengthExceeded, EngineFailed.
         """
-        return await self.open_all([replace(job, choice=index) for index in range(job.n)])
+        jobs = [replace(job, choice=index) for index in range(job.n)]
+        return await self.open_all(jobs, claim, watch)
 
-    async def open_all(self, jobs: Sequence[Job]) -> Opened:
-        """Start jobs that are one request, and wait for the first event but Started of any.
+    async def open_all(
+        self, jobs: Sequence[Job], claim: Claim = UNCLAIMED, watch: Watch | None = None
+    ) -> Opened:
+        """Start jobs that are one request, and wait for the first event of any answer.
 
         Each makes one choice, whatever its ``n``: their ``choice`` are 0, 1, 2 and so on. Raises as
         `open` does.
         """
-        events = self.stream_all(jobs)
+        events = self.stream_all(jobs, claim)
+        if watch is not None:
+            events = _watched(events, watch)
         seen: list[Event] = []
         changes = tuple(dict.fromkeys(change for job in jobs for change in job.changes))
         try:
             async for event in events:
                 seen.append(event)
-                if not isinstance(event, Started):
+                if not isinstance(event, _BEFORE):
                     break
+                if not isinstance(event, Started):
+                    continue
                 changes += tuple(change for change in event.changes if change not in changes)
         except BaseException:
             await events.aclose()
@@ -90,7 +116,9 @@ class ChatService:
         """All events of all choices of a job, as `stream_all`."""
         return self.stream_all([replace(job, choice=index) for index in range(job.n)])
 
-    def stream_all(self, jobs: Sequence[Job]) -> AsyncGenerator[Event, None]:
+    def stream_all(
+        self, jobs: Sequence[Job], claim: Claim = UNCLAIMED
+    ) -> AsyncGenerator[Event, None]:
         """All events of all jobs. Closing the generator cancels the work.
 
         Raises here and now Overloaded when the queue is full, and InvalidRequest for more answers
@@ -105,20 +133,23 @@ class ChatService:
                 f"{asked}; this server makes at most {room} answers at once.",
                 param="prompt" if several else "n",
             )
-        tickets = self.admission.enter(len(jobs))
+        tickets = self.admission.enter(len(jobs), claim)
         grammar = jobs[0].grammar
-        guards = _Guards(grammar, thinks=jobs[0].thinks) if grammar is not None else None
+        guarded = grammar is not None and not self.engine.info().hands_on
+        guards = _Guards(grammar, thinks=jobs[0].thinks) if guarded and grammar else None
         streams = [self._choice(*pair, guards) for pair in zip(jobs, tickets, strict=True)]
         return streams[0] if len(streams) == 1 else _merge(streams, tickets)
 
     async def _choice(
         self, job: Job, ticket: Ticket, guards: "_Guards | None"
     ) -> AsyncGenerator[Event, None]:
+        asked = time.monotonic()
         begun = 0.0
         finish: Finish | None = None
         try:
             await ticket.granted()
             begun = time.monotonic()
+            yield Admitted(job.choice, begun - asked)
             chain = Chain(job, None if guards is None else await guards.make())
             async with aclosing(self.engine.generate(job)) as events:
                 async for event in events:
@@ -136,6 +167,15 @@ class ChatService:
         # Only now, with the engine's work ended and the slot free: the reader may take its time.
         if finish is not None:
             yield finish
+
+
+async def _watched(
+    events: AsyncGenerator[Event, None], watch: Watch
+) -> AsyncGenerator[Event, None]:
+    async with aclosing(events):
+        async for event in events:
+            watch(event)
+            yield event
 
 
 class _Guards:

@@ -187,8 +187,8 @@ class Routed:
 @dataclass(frozen=True, slots=True)
 class Extra:
     """Members that an upstream sent and no other event has room for, to go out as they came:
-    ``body`` beside `choices`, ``choice`` in the choice, ``delta`` in its delta or message, ``usage``
-    in the usage. They belong to the event that follows."""
+    ``body`` beside `choices`, ``choice`` in the choice, ``delta`` in its delta or message,
+    ``usage`` in the usage. They belong to the event that follows."""
 
     index: int
     body: Mapping[str, object] = field(default_factory=dict)

@@ -97,7 +97,7 @@ async def preload() -> None:
 
 async def serve(
     settings: Settings,
-    engine: Engine,
+    engine: Engine | None,
     *,
     sock: socket.socket | None = None,
     on_ready: Callable[[int], None] | None = None,
@@ -117,7 +117,8 @@ async def serve(
     try:
         await server.serve_on(sock, on_ready)
     finally:
-        await engine.aclose()
+        if engine is not None:
+            await engine.aclose()
     if server.lost is not None:
         raise StartupError(
             f"The engine is lost, and the server has stopped: {server.lost}",
@@ -161,6 +162,7 @@ class Server(uvicorn.Server):
         self._host, self._port = sock.getsockname()[:2]
         self._on_ready = on_ready
         with self.capture_signals():
+            await self._gateway.start()
             looking = asyncio.create_task(self._look_at_engine())
             try:
                 await self._serve([sock])

@@ -22,7 +22,7 @@ from tests.spec import check
 
 def make_settings(**values: object) -> Settings:
     """Settings for a test: a free port, nothing from the environment."""
-    return Settings.model_validate({"port": 0, **values})
+    return Settings.model_validate({"port": 0, "database": "off", **values})
 
 
 _CHAT = "CreateChatCompletion"
@@ -57,12 +57,13 @@ def _as_it_is(app: ASGIApp) -> ASGIApp:
 
 @asynccontextmanager
 async def live(
-    engine: Engine, wrap: Callable[[ASGIApp], ASGIApp] = _as_it_is, **values: object
+    engine: Engine | None, wrap: Callable[[ASGIApp], ASGIApp] = _as_it_is, **values: object
 ) -> AsyncIterator[Live]:
     """Serve an engine in the test's own loop, so that the test may hold its gates. ``wrap`` may put
     something around the application."""
     settings = make_settings(**values)
-    await engine.start()
+    if engine is not None:
+        await engine.start()
     app = create_app(settings, engine)
     server = Server(settings, wrap(app), app.state.gateway)
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -73,7 +74,8 @@ async def live(
         server.stop()
         server.stop()
         await serving
-        await engine.aclose()
+        if engine is not None:
+            await engine.aclose()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -85,7 +87,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def threaded(
-    make_engine: Callable[[], Engine],
+    make_engine: Callable[[], Engine | None],
     wrap: Callable[[ASGIApp], ASGIApp] = _as_it_is,
     **values: object,
 ) -> Iterator[Live]:

@@ -20,10 +20,11 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared with
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A server that answers. ``seconds`` is what its start took."""
+    """A server that answers. ``info`` is of the engine that runs here, None where only upstreams
+    answer; ``seconds`` is what its start took."""
 
     settings: Settings
-    info: EngineInfo
+    info: EngineInfo | None
     port: int
     seconds: float
 
@@ -37,6 +38,19 @@ class Ready:
 def rows(ready: Ready) -> list[tuple[str, str]]:
     """Label and text of each line, top to bottom."""
     info, settings = ready.info, ready.settings
+    lines = [] if info is None else _engine_rows(settings, info)
+    if settings.upstreams:
+        lines.append(("upstreams", ", ".join(each.label for each in settings.upstreams)))
+    lines += [("OpenAI API", f"{ready.url}/v1"), ("POST /", ready.url)]
+    if settings.docs:
+        lines.append(("docs", f"{ready.url}/docs"))
+    if settings.host in _EVERYWHERE:
+        lines.append(("listens on", f"every interface, port {ready.port}"))
+    lines += [("API key", key_status(settings)), ("started in", f"{ready.seconds:.1f} s")]
+    return lines
+
+
+def _engine_rows(settings: Settings, info: EngineInfo) -> list[tuple[str, str]]:
     lines = [
         ("model", ", ".join(settings.served_model_name) or info.model),
         ("engine", info.engine),
@@ -45,14 +59,7 @@ def rows(ready: Ready) -> list[tuple[str, str]]:
     ]
     if info.memory:
         lines.append(("memory", f"{info.memory / 2**30:.1f} GiB"))
-    lines += info.facts
-    lines += [("OpenAI API", f"{ready.url}/v1"), ("POST /", ready.url)]
-    if settings.docs:
-        lines.append(("docs", f"{ready.url}/docs"))
-    if settings.host in _EVERYWHERE:
-        lines.append(("listens on", f"every interface, port {ready.port}"))
-    lines += [("API key", key_status(settings)), ("started in", f"{ready.seconds:.1f} s")]
-    return lines
+    return [*lines, *info.facts]
 
 
 def _context(info: EngineInfo) -> str:
@@ -73,7 +80,9 @@ def key_status(settings: Settings) -> str:
 def commands(ready: Ready) -> list[str]:
     """Shell commands that work as they stand; a key is named, never shown."""
     key = ' -H "Authorization: Bearer $QWEN_OPENAI_API_KEY"' if ready.settings.api_key else ""
-    model = (*ready.settings.served_model_name, ready.info.model)[0]
+    own = () if ready.info is None else (ready.info.model,)
+    listed = [name for each in ready.settings.upstreams for name in each.models]
+    model = (*ready.settings.served_model_name, *own, *listed, "MODEL")[0]
     send = f"-H 'Content-Type: application/json'{key} -d"
     return [
         f'curl -X POST "{ready.url}" {send} \'{{"prompt": "你好", "history": []}}\'',

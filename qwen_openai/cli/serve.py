@@ -27,7 +27,7 @@ INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 STUCK = 1
 
-MakeEngine = Callable[[Settings, "Loading"], Engine]
+MakeEngine = Callable[[Settings, "Loading"], Engine | None]
 """Makes an engine that tells the Loading how far its start has come."""
 
 
@@ -111,10 +111,12 @@ def _leave_at_once(code: int, reason: str = "") -> None:
         os._exit(code)
 
 
-def _create_engine(settings: Settings, progress: "Loading") -> Engine:
+def _create_engine(settings: Settings, progress: "Loading") -> Engine | None:
     from qwen_openai.cli.pull import obtain, pull_progress
     from qwen_openai.engines.factory import create_engine, made_ready, notes
 
+    if not settings.runs_here:
+        return None
     if settings.engine == "fake":
         return create_engine(settings, None)
     files = obtain(settings)
@@ -126,7 +128,11 @@ def _create_engine(settings: Settings, progress: "Loading") -> Engine:
 
 
 async def _serve(
-    settings: Settings, engine: Engine, progress: "Loading", sock: socket.socket, started: float
+    settings: Settings,
+    engine: Engine | None,
+    progress: "Loading",
+    sock: socket.socket,
+    started: float,
 ) -> None:
     from rich.console import Console
 
@@ -134,17 +140,22 @@ async def _serve(
     from qwen_openai.cli import panel
 
     def on_ready(port: int) -> None:
-        ready = panel.Ready(settings, engine.info(), port, time.monotonic() - started)
+        info = None if engine is None else engine.info()
+        ready = panel.Ready(settings, info, port, time.monotonic() - started)
         panel.show(Console(), ready)
         sys.stdout.flush()
 
     try:
         preloading = asyncio.create_task(server.preload())
-        await _start(engine, contextlib.nullcontext() if settings.engine == "fake" else progress)
+        if engine is not None:
+            await _start(
+                engine, contextlib.nullcontext() if settings.engine == "fake" else progress
+            )
         await preloading
         await server.serve(settings, engine, sock=sock, on_ready=on_ready)
     finally:
-        await engine.aclose()
+        if engine is not None:
+            await engine.aclose()
 
 
 async def _start(engine: Engine, progress: "contextlib.nullcontext[None] | Loading") -> None:

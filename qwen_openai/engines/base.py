@@ -29,9 +29,12 @@ class EngineInfo:
     ``tools`` and ``thinking`` are what the loaded model's own prompt can do. ``fills_in`` says that
     its vocabulary has the family's tokens for text with a gap. ``refuses`` names the parameters of
     chat completions that this engine cannot honour, though others can. ``dtype`` is what numbers it
-    computes with, "" where there is no choice of them. ``hands_on`` says that it hands requests on to
-    another server, which holds the model: jobs bring `Job.asked`, and what comes back is what that
-    server made of stop strings, formats, calls and thoughts."""
+    computes with, "" where there is no choice of them.
+
+    ``hands_on`` says that it hands requests on to another server, which holds the model: its jobs
+    bring `Job.asked`, and what comes back is what that server made of stop strings, formats, calls
+    and thoughts.
+    """
 
     engine: str
     model: str

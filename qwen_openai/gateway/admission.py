@@ -1,14 +1,29 @@
-"""The one queue of the house: a bounded FIFO in front of an engine's slots.
+"""The one queue of the house: bounded, in front of an engine's slots.
 
-It knows slots and tickets, nothing of jobs or HTTP. Single event loop; every method but
-`Ticket.granted` is synchronous, so that a decision is never split by another request.
+It knows slots, tickets and whose turn it is, nothing of jobs or HTTP. Single event loop; every
+method but `Ticket.granted` is synchronous, so that no other request splits a decision.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from qwen_openai.errors import EngineUnavailable, Overloaded
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """On whose behalf a place is asked for. ``owner`` is a key's id; ``tokens`` is what one answer
+    is reckoned to take, prompt and answer; ``deadline`` is when, by time.monotonic(), the caller
+    will have left."""
+
+    owner: str = ""
+    tokens: int = 1
+    deadline: float | None = None
+
+
+UNCLAIMED = Claim()
 
 
 class Ticket:
@@ -62,8 +77,8 @@ class Admission:
         """Tickets in the queue now."""
         return len(self._waiting)
 
-    def enter(self, count: int = 1) -> list[Ticket]:
-        """Take ``count`` places, all or none.
+    def enter(self, count: int = 1, claim: Claim = UNCLAIMED) -> list[Ticket]:
+        """Take ``count`` places, all or none, each for the claim's tokens.
 
         Raises Overloaded when the queue cannot hold them, EngineUnavailable after `close`.
         """

@@ -57,7 +57,7 @@ MASTER = Key(id="master", name="master key", is_master=True)
 
 
 def new_secret() -> str:
-    """Return a fresh key: 256 random bits behind a prefix that scanners for leaked keys can find."""
+    """Return a fresh key: 256 random bits behind a prefix that scanners for leaks can find."""
     return _PREFIX + secrets.token_urlsafe(32)
 
 
@@ -75,7 +75,9 @@ def shown_part(secret: str) -> str:
 class KeyRing:
     """All keys that there are. One thread may `replace` them while another one asks."""
 
-    def __init__(self, master: str | None = None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, master: str | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
         """``master`` is the operator's own key, which no store holds."""
         self._master = None if master is None else digest_of(master.encode())
         self._keys: dict[bytes, Key] = {}

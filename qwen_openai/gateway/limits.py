@@ -29,6 +29,10 @@ class Limiter:
     def __init__(self, total: KeyLimits) -> None:
         self._total = total
 
+    def apply(self, total: KeyLimits) -> None:
+        """Take other limits for the whole; what has been counted stays counted."""
+        self._total = total
+
     def reserve(self, key: Key, tokens: int) -> Reservation:
         """Take one request of ``tokens`` tokens, all of it or nothing.
 

@@ -69,6 +69,12 @@ class ChatRequest(SamplingFields, StreamFields, ToolFields, ThinkingFields):
 
     ignored: SkipJsonSchema[tuple[str, ...]] = ()
 
+    def as_asked(self) -> dict[str, object]:
+        """Return the members that were given, but those that say what to answer and `stream`."""
+        left = {"messages", "stream", "stream_options", "ignored"}
+        members = self.model_dump(exclude=left, exclude_unset=True, by_alias=True)
+        return {name: value for name, value in members.items() if value is not None}
+
     @property
     def answer_limit(self) -> int | None:
         """The most tokens that the answer may have, by whichever name; the newer one wins."""

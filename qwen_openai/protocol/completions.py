@@ -56,6 +56,12 @@ class CompletionRequest(SamplingFields, StreamFields):
 
     ignored: SkipJsonSchema[tuple[str, ...]] = ()
 
+    def as_asked(self) -> dict[str, object]:
+        """Return the members that were given, but those that say what to answer and `stream`."""
+        left = {"prompt", "suffix", "stream", "stream_options", "ignored"}
+        members = self.model_dump(exclude=left, exclude_unset=True, by_alias=True)
+        return {name: value for name, value in members.items() if value is not None}
+
     @cached_property
     def prompts(self) -> Sequence[str | tuple[int, ...]]:
         """The prompts, each a text or token ids."""

@@ -14,6 +14,7 @@ from qwen_openai.core import (
     Text,
     TokenLogprob,
     ToolCall,
+    ToolCallArguments,
     ToolCallStart,
     Usage,
 )
@@ -127,7 +128,7 @@ class Fold:
             choice.begin_call(event)
         elif isinstance(event, Finish):
             choice.finish(event)
-        else:
+        elif isinstance(event, ToolCallArguments):
             choice.add_arguments(event.call, event.text)
 
     def of_prompt(self, prompt: int) -> Sequence[FoldedChoice]:

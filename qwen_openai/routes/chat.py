@@ -12,7 +12,7 @@ from qwen_openai.protocol.chat import ChatRequest, parse_chat
 from qwen_openai.protocol.fields import refuse_ignored
 from qwen_openai.responses.chat import ChatReply, Wanted
 from qwen_openai.responses.fold import Fold
-from qwen_openai.routes.gateway import Gateway
+from qwen_openai.routes.gateway import Caller, Gateway, Served
 from qwen_openai.routes.generate import Asked, generate
 
 
@@ -25,9 +25,9 @@ class ChatCompletions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await generate(self._gateway, scope, receive, send, self._adapt)
 
-    def _adapt(self, raw: bytes, strict: bool) -> Asked:
+    def _adapt(self, raw: bytes, caller: Caller) -> Asked:
         gateway = self._gateway
-        request, job = adapt_chat(gateway, raw, strict=strict)
+        request, served, job = adapt_chat(gateway, raw, caller)
         stream = request.streams
         always = gateway.settings.always_stream_usage
         wanted = Wanted(
@@ -41,31 +41,31 @@ class ChatCompletions:
             id=job.id,
             model=job.model,
             created=int(time.time()),
-            system_fingerprint=gateway.fingerprint,
+            system_fingerprint=served.fingerprint,
             wanted=wanted,
         )
         jobs = tuple(replace(job, choice=index) for index in range(job.n))
-        return Asked(jobs, reply, Fold(job.n), stream)
+        return Asked(served, jobs, reply, Fold(job.n), stream)
 
 
-def adapt_chat(gateway: Gateway, raw: bytes, *, strict: bool) -> tuple[ChatRequest, Job]:
-    """Return the request in a chat body and its job. Raises what `parse_chat` and `chat_job` raise,
-    and ModelNotFound."""
-    request = parse_chat(raw, max_messages=gateway.limits.max_messages, strict=strict)
-    gateway.check_model(request.model)
-    return request, chat_job_of(gateway, request, strict=strict)
+def adapt_chat(gateway: Gateway, raw: bytes, caller: Caller) -> tuple[ChatRequest, Served, Job]:
+    """Return the request in a chat body, its model and its job. Raises what `parse_chat` and
+    `chat_job` raise, and ModelNotFound."""
+    request = parse_chat(raw, max_messages=gateway.limits.max_messages, strict=caller.strict)
+    served = gateway.served(request.model, caller.key)
+    return request, served, chat_job_of(gateway, served, request, strict=caller.strict)
 
 
-def chat_job_of(gateway: Gateway, request: ChatRequest, *, strict: bool) -> Job:
+def chat_job_of(gateway: Gateway, served: Served, request: ChatRequest, *, strict: bool) -> Job:
     """Return the job of a request. Raises what `chat_job` raises; with `strict` also
     UnsupportedParameter for what has no effect on this model."""
     job = chat_job(
         request,
         id=f"chatcmpl-{uuid.uuid4().hex}",
-        family=gateway.family,
+        family=served.family,
         limits=gateway.limits,
-        refuses=gateway.refuses,
+        refuses=served.refuses,
     )
     if strict:
         refuse_ignored(job.ignored)
-    return job
+    return replace(job, asked=request.as_asked()) if served.hands_on else job

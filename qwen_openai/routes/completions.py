@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
@@ -13,7 +14,7 @@ from qwen_openai.protocol.completions import CompletionRequest, parse_completion
 from qwen_openai.responses.completions import CompletionReply, Wanted
 from qwen_openai.responses.fold import Fold
 from qwen_openai.routes.disconnect import until_disconnect
-from qwen_openai.routes.gateway import Gateway
+from qwen_openai.routes.gateway import Caller, Gateway, Served
 from qwen_openai.routes.generate import Asked, answer, read
 
 
@@ -24,30 +25,40 @@ class Completions:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, jobs = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, self._answer(scope, send, request, jobs))
+        read_ = await read(self._gateway, scope, receive, self._adapt)
+        await until_disconnect(receive, self._answer(scope, send, *read_))
 
-    def _adapt(self, raw: bytes, strict: bool) -> tuple[CompletionRequest, tuple[Job, ...]]:
+    def _adapt(
+        self, raw: bytes, caller: Caller
+    ) -> tuple[CompletionRequest, Served, tuple[Job, ...]]:
         gateway = self._gateway
-        request = parse_completion(raw, strict=strict)
-        gateway.check_model(request.model)
+        request = parse_completion(raw, strict=caller.strict)
+        served = gateway.served(request.model, caller.key)
         jobs = completion_jobs(
             request,
             id=f"cmpl-{uuid.uuid4().hex}",
-            family=gateway.family,
+            family=served.family,
             limits=gateway.limits,
-            refuses=gateway.refuses,
+            refuses=served.refuses,
         )
-        return request, jobs
+        if served.hands_on:
+            asked = request.as_asked()
+            jobs = tuple(replace(job, asked=asked) for job in jobs)
+        return request, served, jobs
 
     async def _answer(
-        self, scope: Scope, send: Send, request: CompletionRequest, jobs: tuple[Job, ...]
+        self,
+        scope: Scope,
+        send: Send,
+        request: CompletionRequest,
+        served: Served,
+        jobs: tuple[Job, ...],
     ) -> None:
         gateway = self._gateway
         always = gateway.settings.always_stream_usage
         wanted = Wanted(
             n=request.n or 1,
-            echoes=await self._texts(request.prompts) if request.echo else (),
+            echoes=await self._texts(served, request.prompts) if request.echo else (),
             logprobs=request.logprobs,
             include_usage=request.streams and (request.include_usage or always),
         )
@@ -55,13 +66,14 @@ class Completions:
             id=jobs[0].id,
             model=request.model,
             created=int(time.time()),
-            system_fingerprint=gateway.fingerprint,
+            system_fingerprint=served.fingerprint,
             wanted=wanted,
         )
         fold = Fold(request.made, prompts=len(request.prompts))
-        await answer(gateway, scope, send, Asked(jobs, reply, fold, request.streams, "prompt"))
+        asked = Asked(served, jobs, reply, fold, request.streams, "prompt")
+        await answer(gateway, scope, send, asked)
 
-    async def _texts(self, prompts: Sequence[str | tuple[int, ...]]) -> list[str]:
+    async def _texts(self, served: Served, prompts: Sequence[str | tuple[int, ...]]) -> list[str]:
         """Return prompts as texts, also those that came as token ids."""
         texts = []
         for prompt in prompts:
@@ -69,7 +81,7 @@ class Completions:
                 texts.append(prompt)
                 continue
             try:
-                pieces = await self._gateway.detokenize(prompt)
+                pieces = await self._gateway.detokenize(served, prompt)
             except InvalidRequest as error:
                 # Engines speak of tokens, this route's callers sent a prompt.
                 raise InvalidRequest(error.message, param="prompt") from None

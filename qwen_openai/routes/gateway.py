@@ -2,75 +2,196 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from qwen_openai import __version__
 from qwen_openai.adapter.limits import Limits
 from qwen_openai.chat import ChatService
 from qwen_openai.engines.base import Engine, EngineInfo, Health
-from qwen_openai.errors import ModelNotFound
+from qwen_openai.errors import EngineUnavailable, ModelNotFound
 from qwen_openai.families import Family, family_named, family_of
+from qwen_openai.gateway.bookkeeper import Bookkeeper
+from qwen_openai.gateway.keys import ANYBODY, Key, KeyLimits, KeyRing
+from qwen_openai.gateway.ledger import Ledger
+from qwen_openai.gateway.limits import Limiter
+from qwen_openai.gateway.pool import Pool
 from qwen_openai.grammars.check import Checker
 from qwen_openai.settings import Settings
 
 _TOKENIZED_AT_ONCE = 4
 
 
-class Gateway:
-    """The service and the names it answers to. One per application."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and whether what would be ignored is to be refused."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    key: Key = ANYBODY
+    strict: bool = False
+
+
+class Served:
+    """One model as this gateway answers for it: its service, and what is known of the model.
+    ``own_name`` is what it is called where it runs."""
+
+    def __init__(self, engine: Engine, *, queue_size: int, created: int) -> None:
         info = engine.info()
-        self.settings = settings
-        self.service = ChatService(engine, queue_size=settings.queue_size)
-        self.grammars = Checker()
+        self.service = ChatService(engine, queue_size=queue_size)
+        self.own_name = info.model
         self.family = _family(info)
         self.refuses = info.refuses
+        self.hands_on = info.hands_on
         self.fingerprint = _fingerprint(info)
-        self.model_names: Sequence[str] = settings.served_model_name or (info.model,)
+        self.created = created
+
+    @property
+    def engine(self) -> Engine:
+        """What runs it."""
+        return self.service.engine
+
+
+class Gateway:
+    """The models and the names they answer to, who may use them, and what is noted of it. One per
+    application."""
+
+    def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
+        """``engine`` is the one that runs here, started; the upstreams are the settings'."""
+        self.settings = settings
         self.created = int(time.time())
+        self.grammars = Checker()
         self.limits = Limits(max_n=settings.max_n, max_messages=settings.max_messages)
         # Tokenizing is CPU work of a request that no slot bounds.
         self.tokenizing = asyncio.Semaphore(_TOKENIZED_AT_ONCE)
         self.draining = False
         # The server's own set of open connections, once there is a server.
         self.connections: Collection[object] = ()
+        self.keys = KeyRing(settings.api_key.get_secret_value() if settings.api_key else None)
+        self.limiter = Limiter(_total(settings))
+        self.ledger = Ledger()
+        self.bookkeeper = Bookkeeper(settings, self.keys, self.ledger, self.limiter)
+        self.pool = Pool(settings)
+        self._local: dict[str, Served] = {}
+        if engine is not None:
+            served = self._serve(engine)
+            names = settings.served_model_name or (served.own_name,)
+            self._local = dict.fromkeys(names, served)
+        self._pooled: dict[str, Served] = {}
 
-    async def detokenize(self, ids: Sequence[int]) -> list[bytes]:
+    async def start(self) -> None:
+        """Open the database and look for the upstreams. Raises StartupError."""
+        await self.bookkeeper.start()
+        await self.pool.start()
+
+    async def aclose(self) -> None:
+        """End what the gateway itself has started; the engine is its owner's to close."""
+        await self.grammars.aclose()
+        await self.pool.aclose()
+        await self.bookkeeper.aclose()
+
+    async def apply(self, settings: Settings) -> None:
+        """Take what may change while the server runs: upstreams, aliases and limits."""
+        self.settings = settings
+        self.limiter.apply(_total(settings))
+        await self.pool.apply(settings)
+
+    @property
+    def models(self) -> Mapping[str, Served]:
+        """All models by the names that clients use, aliases too; the first is the usual one."""
+        served = {**self._local, **self._of_pool()}
+        for alias, name in self.settings.aliases.items():
+            if name in served:
+                served.setdefault(alias, served[name])
+        return served
+
+    @property
+    def model_names(self) -> Sequence[str]:
+        """The names that there are, in their order."""
+        return list(self.models)
+
+    def names_for(self, key: Key) -> Sequence[str]:
+        """The names that this key may use, in their order."""
+        return [name for name in self.models if key.may_use(name)]
+
+    def served(self, name: str, key: Key = ANYBODY) -> Served:
+        """Return what answers to a name. Raises ModelNotFound, with the names that this key may
+        use, for one that is none of them: it does not tell forbidden from unknown."""
+        if key.may_use(name):
+            found = self._local.get(name) or self._pooled_one(name)
+            if found is None and name in self.settings.aliases:
+                found = self.models.get(name)
+            if found is not None:
+                return found
+        known = ", ".join(repr(known) for known in self.names_for(key))
+        raise ModelNotFound(
+            f"The model {name[:80]!r} does not exist here. Available: {known or 'none, just now'}.",
+            param="model",
+        )
+
+    def default(self, key: Key = ANYBODY) -> tuple[str, Served]:
+        """The model for callers who name none: the first that this key may use. Raises
+        EngineUnavailable while there is none."""
+        models = self.models
+        for name, served in models.items():
+            if key.may_use(name):
+                return name, served
+        if models:
+            raise ModelNotFound("This key may use none of the models here.", param="model")
+        raise EngineUnavailable("No upstream has answered yet. Try again soon.", retry_after=2)
+
+    def named(self, name: str, key: Key = ANYBODY) -> Served:
+        """As `served`, for routes whose callers need not name a model: "" is the usual one."""
+        return self.served(name, key) if name else self.default(key)[1]
+
+    async def detokenize(self, served: Served, ids: Sequence[int]) -> list[bytes]:
         """Return the bytes of each token, as the engine does, when it is this caller's turn."""
         async with self.tokenizing:
-            return await self.service.engine.detokenize(ids)
-
-    def check_known(self, name: str) -> None:
-        """As `check_model`, for routes whose callers need not name one: "" means ours."""
-        if name:
-            self.check_model(name)
-
-    def check_model(self, name: str) -> None:
-        """Raise ModelNotFound, with the names that exist, unless ``name`` is one of them."""
-        if name not in self.model_names:
-            known = ", ".join(repr(known) for known in self.model_names)
-            shown = repr(name[:80])
-            raise ModelNotFound(
-                f"The model {shown} does not exist here. Available: {known}.", param="model"
-            )
+            return await served.engine.detokenize(ids)
 
     def health(self) -> Health:
         """Whether a request sent now would be taken."""
         if self.draining:
             return Health(False, "The server is shutting down.")
-        return self.service.engine.health()
+        healths = [served.engine.health() for served in set(self.models.values())]
+        if not healths:
+            return self.pool.health()
+        return next((each for each in healths if each.ready), healths[0])
 
     def drain(self) -> None:
         """Stop taking requests; those that run go on."""
         self.draining = True
-        self.service.admission.close("The server is shutting down. Send the request again later.")
+        for served in {*self._local.values(), *self._pooled.values()}:
+            served.service.admission.close(
+                "The server is shutting down. Send the request again later."
+            )
 
-    async def aclose(self) -> None:
-        """End what the gateway itself has started; the engine is its owner's to close."""
-        await self.grammars.aclose()
+    def _serve(self, engine: Engine) -> Served:
+        return Served(engine, queue_size=self.settings.queue_size, created=self.created)
+
+    def _of_pool(self) -> Mapping[str, Served]:
+        for name in self.pool.models:
+            self._pooled_one(name)
+        return {name: self._pooled[name] for name in self.pool.models}
+
+    def _pooled_one(self, name: str) -> Served | None:
+        engine = self.pool.models.get(name)
+        if engine is None:
+            return None
+        served = self._pooled.get(name)
+        if served is None or served.engine is not engine:
+            served = self._pooled[name] = self._serve(engine)
+            if self.draining:
+                self.drain()
+        served.service.resize()
+        return served
+
+
+def _total(settings: Settings) -> KeyLimits:
+    return KeyLimits(
+        requests_per_minute=settings.requests_per_minute,
+        tokens_per_minute=settings.tokens_per_minute,
+        parallel_requests=settings.parallel_requests,
+    )
 
 
 def _family(info: EngineInfo) -> Family:

@@ -17,8 +17,9 @@ from qwen_openai.errors import ApiError, ContextLengthExceeded
 from qwen_openai.responses.fold import Fold
 from qwen_openai.routes.body import read_json_bytes
 from qwen_openai.routes.disconnect import until_disconnect
-from qwen_openai.routes.gateway import Gateway
-from qwen_openai.routes.notes import note_headers, note_usage
+from qwen_openai.routes.entry import entered
+from qwen_openai.routes.gateway import Caller, Gateway, Served
+from qwen_openai.routes.notes import key_of, note_headers, note_usage, record_of
 from qwen_openai.routes.respond import send_events, send_json
 from qwen_openai.routes.work import off_loop
 
@@ -49,9 +50,10 @@ class Reply(Protocol):
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What one request asks for. ``jobs`` are as `ChatService.open_all` takes them, all of one
-    request, and ``fold`` has a place for each; ``prompt_param`` is the parameter that holds the
-    prompt, for errors."""
+    request, for the model ``served``, and ``fold`` has a place for each; ``prompt_param`` is the
+    parameter that holds the prompt, for errors."""
 
+    served: Served
     jobs: tuple[Job, ...]
     reply: Reply
     fold: Fold
@@ -64,7 +66,7 @@ async def generate(
     scope: Scope,
     receive: Receive,
     send: Send,
-    adapt: Callable[[bytes, bool], Asked],
+    adapt: Callable[[bytes, Caller], Asked],
 ) -> None:
     """Read a request, run it, answer it. ``adapt`` is as `read` takes it."""
     asked = await read(gateway, scope, receive, adapt)
@@ -72,12 +74,13 @@ async def generate(
 
 
 async def read(
-    gateway: Gateway, scope: Scope, receive: Receive, adapt: Callable[[bytes, bool], _T]
+    gateway: Gateway, scope: Scope, receive: Receive, adapt: Callable[[bytes, Caller], _T]
 ) -> _T:
-    """Return what ``adapt`` makes of a request's body. It is told whether parameters without effect
-    are to be refused; it is CPU work, and may raise any ApiError."""
+    """Return what ``adapt`` makes of a request's body. It is told who asks, and whether parameters
+    without effect are to be refused; it is CPU work, and may raise any ApiError."""
     raw = await read_json_bytes(scope, receive, gateway.settings)
-    return await off_loop(len(raw), adapt, raw, is_strict(scope, gateway))
+    caller = Caller(key_of(scope), is_strict(scope, gateway))
+    return await off_loop(len(raw), adapt, raw, caller)
 
 
 def is_strict(scope: Scope, gateway: Gateway) -> bool:
@@ -87,27 +90,35 @@ def is_strict(scope: Scope, gateway: Gateway) -> bool:
 
 async def answer(gateway: Gateway, scope: Scope, send: Send, asked: Asked) -> None:
     """Run what is asked for and send the answer, plain or as a stream."""
-    job, fold, reply = asked.jobs[0], asked.fold, asked.reply
+    job = asked.jobs[0]
+    record = record_of(scope)
+    record.model, record.streams = job.model, asked.stream
     # All jobs of a request have the same grammar, which is refused before a slot is taken.
     if job.grammar is not None:
         await gateway.grammars.check(job.grammar)
-    try:
-        opened = await gateway.service.open_all(asked.jobs)
-    except ContextLengthExceeded as error:
-        # Engines speak of messages, wherever the prompt came from.
-        raise ContextLengthExceeded(error.message, param=asked.prompt_param) from None
-    try:
-        headers = note_headers(opened.changes, job.ignored)
-        if asked.stream:
-            frames = _frames(opened, reply, fold)
-            await send_events(send, frames, headers=headers, done=reply.done, failed=reply.failed)
-        else:
-            async for event in opened:
-                fold.add(event)
-            await send_json(send, reply.body(fold), headers=headers)
-    finally:
-        note_usage(scope, fold.usage)
-        await opened.aclose()
+    with entered(gateway, scope, asked.jobs) as entry:
+        try:
+            opened = await asked.served.service.open_all(asked.jobs, entry.claim, record.watch)
+        except ContextLengthExceeded as error:
+            # Engines speak of messages, wherever the prompt came from.
+            raise ContextLengthExceeded(error.message, param=asked.prompt_param) from None
+        try:
+            await _send(send, asked, opened)
+        finally:
+            note_usage(scope, asked.fold.usage)
+            await opened.aclose()
+
+
+async def _send(send: Send, asked: Asked, opened: Opened) -> None:
+    fold, reply = asked.fold, asked.reply
+    headers = note_headers(opened.changes, asked.jobs[0].ignored)
+    if asked.stream:
+        frames = _frames(opened, reply, fold)
+        await send_events(send, frames, headers=headers, done=reply.done, failed=reply.failed)
+        return
+    async for event in opened:
+        fold.add(event)
+    await send_json(send, reply.body(fold), headers=headers)
 
 
 async def _frames(opened: Opened, reply: Reply, fold: Fold) -> AsyncGenerator[bytes, None]:

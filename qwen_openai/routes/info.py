@@ -1,12 +1,14 @@
 """The small GET endpoints: models, capabilities and health."""
 
+from starlette.datastructures import QueryParams
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from qwen_openai.errors import EngineUnavailable
 from qwen_openai.responses.capabilities import capabilities_body
 from qwen_openai.responses.models import model_list, model_object
-from qwen_openai.routes.gateway import Gateway
+from qwen_openai.routes.gateway import Gateway, Served
+from qwen_openai.routes.notes import key_of
 from qwen_openai.routes.respond import send_json
 
 
@@ -18,7 +20,7 @@ class ListModels:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway
-        await send_json(send, model_list(gateway.model_names, gateway.created))
+        await send_json(send, model_list(gateway.names_for(key_of(scope)), gateway.created))
 
 
 class RetrieveModel:
@@ -29,28 +31,37 @@ class RetrieveModel:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name: str = scope["path_params"]["model"]
-        self._gateway.check_model(name)
+        self._gateway.served(name, key_of(scope))
         await send_json(send, model_object(name, self._gateway.created))
 
 
 class Capabilities:
-    """GET /v1/capabilities: what this server does with every parameter, for the model it runs."""
+    """GET /v1/capabilities: what this server does with every parameter, for a
+    model: the one that `?model=` names, or the usual one."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway
-        info = gateway.service.engine.info()
+        name, served = _asked_for(gateway, scope)
+        info = served.engine.info()
         body = capabilities_body(
-            model=gateway.model_names[0],
+            model=name,
             engine=info.engine,
             context=info.context,
-            family=gateway.family,
+            family=served.family,
             refuses=info.refuses,
             endpoints=_endpoints(scope),
         )
         await send_json(send, body)
+
+
+def _asked_for(gateway: Gateway, scope: Scope) -> tuple[str, Served]:
+    """Return the model that `?model=` names, else the usual one."""
+    name = QueryParams(scope["query_string"]).get("model")
+    key = key_of(scope)
+    return (name, gateway.served(name, key)) if name else gateway.default(key)
 
 
 def _endpoints(scope: Scope) -> list[str]:

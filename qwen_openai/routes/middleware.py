@@ -1,13 +1,11 @@
-"""Pure ASGI middleware: identity and timing of a request, its failures, its right to come in.
+"""Pure ASGI middleware: identity and timing of a request, its failures.
 
 From the outside in: `Envelope` (request id, timing headers, errors as bodies, the log line),
-`ConnectionLimit`, `HostCheck`, `KeyCheck`. Decisions look at `scope["path"]` alone, never at a URL
-built from headers.
+`ConnectionLimit`, `HostCheck`, then `auth.KeyCheck`. Decisions look at `scope["path"]` alone,
+never at a URL built from headers.
 """
 
 import asyncio
-import hashlib
-import hmac
 import re
 import time
 import traceback
@@ -18,10 +16,8 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from qwen_openai.core import Usage
 from qwen_openai.errors import (
     ApiError,
-    AuthenticationFailed,
     EngineFailed,
     EngineUnavailable,
     InvalidRequest,
@@ -32,12 +28,14 @@ from qwen_openai.errors import (
     RequestTimeout,
 )
 from qwen_openai.observe.logs import printable
+from qwen_openai.observe.record import Record
 from qwen_openai.responses.errors import error_body, legacy_error_body
+from qwen_openai.routes.auth import OPEN_PATHS
 from qwen_openai.routes.disconnect import ClientLeft
 from qwen_openai.routes.gateway import Gateway
+from qwen_openai.routes.notes import added_headers
 from qwen_openai.routes.respond import INTERNAL_ERROR, send_and_drain, send_json
 
-OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 _REQUEST_ID = re.compile(rb"[\w-]{1,128}", re.ASCII)
 
 
@@ -56,10 +54,12 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = time.perf_counter()
+        record = Record(method=scope["method"])
+        scope["qwen_openai.record"] = record
         given = _header(scope, b"x-request-id")
         fits = len(given) == 1 and _REQUEST_ID.fullmatch(given[0])
         request_id = given[0] if fits else f"req_{uuid.uuid4().hex}".encode()
+        record.request_id = request_id.decode()
         status = 0
 
         async def stamped(message: Message) -> None:
@@ -67,9 +67,11 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 scope["qwen_openai.begun"] = True
-                elapsed = int((time.perf_counter() - begun) * 1000)
+                elapsed = int((time.perf_counter() - record.begun) * 1000)
+                added = added_headers(scope)
                 message["headers"] = [
                     *message["headers"],
+                    *((name.encode(), value.encode("latin-1")) for name, value in added.items()),
                     (b"x-request-id", request_id),
                     (b"openai-processing-ms", str(elapsed).encode()),
                 ]
@@ -78,7 +80,9 @@ class Envelope:
         try:
             status = await self._guard(scope, receive, stamped) or status
         finally:
-            self._write_log(scope, status, request_id, time.perf_counter() - begun)
+            record.duration = time.perf_counter() - record.begun
+            record.status = status
+            self._write_log(scope, record)
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> int | None:
         """Run the application; return a status only where none was sent."""
@@ -122,8 +126,8 @@ class Envelope:
             frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
         )
 
-    def _write_log(self, scope: Scope, status: int, request_id: bytes, seconds: float) -> None:
-        usage: Usage | None = scope.get("qwen_openai.usage")
+    def _write_log(self, scope: Scope, record: Record) -> None:
+        usage = record.usage
         tokens = (
             {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
             if usage
@@ -133,9 +137,9 @@ class Envelope:
             "request",
             method=scope["method"],
             path=printable(scope["path"]),
-            status=status,
-            ms=round(seconds * 1000, 1),
-            request_id=request_id.decode(),
+            status=record.status,
+            ms=round(record.duration * 1000, 1),
+            request_id=record.request_id,
             **tokens,
         )
 
@@ -196,36 +200,3 @@ class HostCheck:
                     code="unknown_host",
                 )
         await self._app(scope, receive, send)
-
-
-class KeyCheck:
-    """Asks for the one Bearer key on every path but health; with none configured, lets all in."""
-
-    def __init__(self, app: ASGIApp, key: str | None) -> None:
-        self._app = app
-        self._digest = hashlib.sha256(key.encode()).digest() if key is not None else None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._digest is not None and scope["path"] not in OPEN_PATHS:
-            self._check(scope, self._digest)
-        await self._app(scope, receive, send)
-
-    def _check(self, scope: Scope, digest: bytes) -> None:
-        given = _header(scope, b"authorization")
-        if not given:
-            in_query = re.search(rb"(?:^|&)(?:api_?)?key=", scope["query_string"])
-            raise AuthenticationFailed(
-                "A key in the URL is not accepted. Send it in the Authorization header: "
-                "'Authorization: Bearer KEY'."
-                if in_query
-                else "No API key was given. Send it in the Authorization header: "
-                "'Authorization: Bearer KEY'."
-            )
-        scheme, _, key = given[0].partition(b" ")
-        # Hashing first makes the comparison's time independent of the key's length and content.
-        same = hmac.compare_digest(hashlib.sha256(key).digest(), digest)
-        if len(given) != 1 or scheme != b"Bearer" or not same:
-            raise AuthenticationFailed(
-                "The API key is not valid. Send the key that this server was started with "
-                "(QWEN_OPENAI_API_KEY) as 'Authorization: Bearer KEY'."
-            )

@@ -24,7 +24,7 @@ from qwen_openai.responses.tokens import (
 )
 from qwen_openai.routes.chat import adapt_chat, chat_job_of
 from qwen_openai.routes.disconnect import until_disconnect
-from qwen_openai.routes.gateway import Gateway
+from qwen_openai.routes.gateway import Caller, Gateway, Served
 from qwen_openai.routes.generate import read
 from qwen_openai.routes.notes import note_headers
 from qwen_openai.routes.respond import send_json
@@ -42,19 +42,19 @@ class Tokenize:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        job, with_texts = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, self._answer(send, job, with_texts))
+        read_ = await read(self._gateway, scope, receive, self._adapt)
+        await until_disconnect(receive, self._answer(send, *read_))
 
-    def _adapt(self, raw: bytes, strict: bool) -> tuple[Job, bool]:
+    def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, Job, bool]:
         gateway = self._gateway
         most = gateway.limits.max_messages
-        request, with_texts = parse_tokenize(raw, max_messages=most, strict=strict)
-        gateway.check_known(request.model)
-        return self._job(request, strict=strict), with_texts
+        request, with_texts = parse_tokenize(raw, max_messages=most, strict=caller.strict)
+        served = gateway.named(request.model, caller.key)
+        return served, self._job(served, request, strict=caller.strict), with_texts
 
-    def _job(self, request: TokenizeRequest | ChatRequest, *, strict: bool) -> Job:
+    def _job(self, served: Served, request: TokenizeRequest | ChatRequest, *, strict: bool) -> Job:
         if isinstance(request, ChatRequest):
-            return chat_job_of(self._gateway, request, strict=strict)
+            return chat_job_of(self._gateway, served, request, strict=strict)
         return Job(
             id=f"tokenize-{uuid.uuid4().hex}",
             model=request.model,
@@ -63,8 +63,8 @@ class Tokenize:
             ignored=request.ignored,
         )
 
-    async def _answer(self, send: Send, job: Job, with_texts: bool) -> None:
-        engine = self._gateway.service.engine
+    async def _answer(self, send: Send, served: Served, job: Job, with_texts: bool) -> None:
+        engine = served.engine
         async with self._gateway.tokenizing:
             ids = await engine.tokenize(job)
             pieces = await engine.detokenize(ids) if with_texts else None
@@ -81,16 +81,15 @@ class Detokenize:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, self._answer(send, request))
+        read_ = await read(self._gateway, scope, receive, self._adapt)
+        await until_disconnect(receive, self._answer(send, *read_))
 
-    def _adapt(self, raw: bytes, strict: bool) -> DetokenizeRequest:
-        request = parse_detokenize(raw, strict=strict)
-        self._gateway.check_known(request.model)
-        return request
+    def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, DetokenizeRequest]:
+        request = parse_detokenize(raw, strict=caller.strict)
+        return self._gateway.named(request.model, caller.key), request
 
-    async def _answer(self, send: Send, request: DetokenizeRequest) -> None:
-        pieces = await self._gateway.detokenize(request.tokens)
+    async def _answer(self, send: Send, served: Served, request: DetokenizeRequest) -> None:
+        pieces = await self._gateway.detokenize(served, request.tokens)
         headers = note_headers((), request.ignored)
         body = await off_loop(len(pieces) * _TOKEN_BYTES, detokenize_body, pieces)
         await send_json(send, body, headers=headers)
@@ -103,12 +102,12 @@ class ChatInputTokens:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        job = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, _count(self._gateway, send, job, "chat.completion"))
+        read_ = await read(self._gateway, scope, receive, self._adapt)
+        await until_disconnect(receive, _count(self._gateway, send, *read_, "chat.completion"))
 
-    def _adapt(self, raw: bytes, strict: bool) -> Job:
-        _, job = adapt_chat(self._gateway, raw, strict=strict)
-        return job
+    def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, Job]:
+        _, served, job = adapt_chat(self._gateway, raw, caller)
+        return served, job
 
 
 class ResponsesInputTokens:
@@ -119,16 +118,16 @@ class ResponsesInputTokens:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        job = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, _count(self._gateway, send, job, "response"))
+        read_ = await read(self._gateway, scope, receive, self._adapt)
+        await until_disconnect(receive, _count(self._gateway, send, *read_, "response"))
 
-    def _adapt(self, raw: bytes, strict: bool) -> Job:
-        _, job = adapt_responses(self._gateway, raw, strict=strict)
-        return job
+    def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, Job]:
+        _, served, job = adapt_responses(self._gateway, raw, caller)
+        return served, job
 
 
-async def _count(gateway: Gateway, send: Send, job: Job, of: Counted) -> None:
+async def _count(gateway: Gateway, send: Send, served: Served, job: Job, of: Counted) -> None:
     async with gateway.tokenizing:
-        ids = await gateway.service.engine.tokenize(job)
+        ids = await served.engine.tokenize(job)
     headers = note_headers(job.changes, job.ignored)
     await send_json(send, input_tokens_body(len(ids), of), headers=headers)

@@ -153,7 +153,7 @@ async def test_the_fingerprint_is_in_every_body() -> None:
         made = {(await post(server)).json()["system_fingerprint"]}
         events = (await post(server, stream=True)).body.decode().strip().split("\n\n")[:-1]
         made |= {json.loads(event[6:])["system_fingerprint"] for event in events}
-        assert made == {server.gateway.fingerprint}
+        assert made == {server.gateway.default()[1].fingerprint}
 
 
 async def test_choices_come_in_step() -> None:

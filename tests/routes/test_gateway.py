@@ -26,7 +26,7 @@ class Named(FakeEngine):
 
 
 def _family(model: str, **facts: object) -> Family:
-    return Gateway(make_settings(), Named(model, **facts)).family
+    return Gateway(make_settings(), Named(model, **facts)).default()[1].family
 
 
 def test_a_family_that_the_engine_names_counts_whatever_the_model_is_called() -> None:
@@ -57,7 +57,7 @@ def test_other_names() -> None:
 
 def test_the_fingerprint_is_that_of_engine_model_numbers_and_version() -> None:
     def fingerprint(model: str, **facts: object) -> str:
-        return Gateway(make_settings(), Named(model, **facts)).fingerprint
+        return Gateway(make_settings(), Named(model, **facts)).default()[1].fingerprint
 
     one = fingerprint("a")
     assert re.fullmatch(r"fp_[0-9a-f]{10}", one)

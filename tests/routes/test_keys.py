@@ -7,7 +7,7 @@ from starlette.routing import BaseRoute, Route
 
 from qwen_openai.app import create_app
 from qwen_openai.engines.fake import FakeEngine
-from qwen_openai.routes.middleware import OPEN_PATHS
+from qwen_openai.routes.auth import OPEN_PATHS
 from tests.live import Live, call, make_settings, parse_answers, raw, threaded
 
 KEY = "sk-test-0123456789"

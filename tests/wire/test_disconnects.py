@@ -49,7 +49,7 @@ async def test_leaving_before_the_first_token(stream: bool, n: int) -> None:
         writer.close()
         await until(lambda: gated.engine.record.open == 0)
         assert gated.engine.record.cancelled == n
-        await until(lambda: server.gateway.service.admission.running == 0)
+        await until(lambda: server.gateway.default()[1].service.admission.running == 0)
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -60,7 +60,7 @@ async def test_leaving_in_the_middle_of_a_stream(n: int) -> None:
         await reader.readuntil(b"word ")
         writer.close()
         await until(lambda: gated.engine.record.cancelled == n)
-        await until(lambda: server.gateway.service.admission.running == 0)
+        await until(lambda: server.gateway.default()[1].service.admission.running == 0)
 
 
 async def test_leaving_a_plain_answer_in_the_middle() -> None:
@@ -70,14 +70,14 @@ async def test_leaving_a_plain_answer_in_the_middle() -> None:
         await until(lambda: gated.engine.record.open == 1)
         writer.close()
         await until(lambda: gated.engine.record.cancelled == 1)
-        await until(lambda: server.gateway.service.admission.running == 0)
+        await until(lambda: server.gateway.default()[1].service.admission.running == 0)
 
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_leaving_the_queue(stream: bool) -> None:
     gated = Gated(1)
     async with live(gated.engine) as server:
-        admission = server.gateway.service.admission
+        admission = server.gateway.default()[1].service.admission
         first_reader, first = await connect(server, stream=True)
         await until(lambda: admission.running == 1)
         _, second = await connect(server, stream=stream)
@@ -99,7 +99,7 @@ async def test_leaving_with_another_request_in_the_pipeline() -> None:
         await reader.readuntil(b"word ")
         writer.close()
         await until(lambda: gated.engine.record.cancelled == 1)
-        await until(lambda: server.gateway.service.admission.running == 0)
+        await until(lambda: server.gateway.default()[1].service.admission.running == 0)
 
 
 async def test_leaving_after_the_last_token_is_nothing() -> None:
@@ -128,7 +128,7 @@ async def test_many_disconnects_leave_no_task_socket_or_slot_behind() -> None:
     """A small version of the soak: 200 clients that leave at different moments."""
     gated = Gated(2, slots=4)
     async with live(gated.engine, queue_size=64) as server:
-        admission = server.gateway.service.admission
+        admission = server.gateway.default()[1].service.admission
         descriptors = _open_files()
         tasks = len(asyncio.all_tasks())
         for round_number in range(10):
@@ -148,7 +148,7 @@ async def test_many_disconnects_leave_no_task_socket_or_slot_behind() -> None:
 async def test_a_full_queue_answers_503_with_a_time_and_serves_the_rest() -> None:
     gated = Gated(1)
     async with live(gated.engine, queue_size=1) as server:
-        admission = server.gateway.service.admission
+        admission = server.gateway.default()[1].service.admission
         clients = [await connect(server, stream=False) for _ in range(1)]
         await until(lambda: admission.running == 1)
         clients.append(await connect(server, stream=False))

@@ -42,7 +42,7 @@ async def test_what_waits_in_the_queue_is_told_to_come_back() -> None:
         reader, writer = await connect(server, stream=True)
         await reader.readuntil(b"word ")
         waiting, waiter = await connect(server, stream=False)
-        await until(lambda: server.gateway.service.admission.waiting == 1)
+        await until(lambda: server.gateway.default()[1].service.admission.waiting == 1)
         server.server.stop()
         answer = await asyncio.wait_for(waiting.read(), 5)
         assert b" 503 " in answer

@@ -166,7 +166,7 @@ async def test_a_failure_before_the_first_token_keeps_its_status(n: int) -> None
             assert failed.value.code == "engine_error"
             with pytest.raises(openai.InternalServerError):
                 await client.chat.completions.create(model="fake", messages=HELLO)
-        assert server.gateway.service.admission.running == 0
+        assert server.gateway.default()[1].service.admission.running == 0
 
 
 @pytest.mark.parametrize("n", [1, 2])

@@ -247,4 +247,4 @@ async def test_a_reader_that_stops_reading_is_dropped_and_its_slot_freed() -> No
             )
             await until(lambda: engine.record.started == 1 and engine.record.open == 0)
         assert engine.record.finished == 0
-        assert server.gateway.service.admission.running == 0
+        assert server.gateway.default()[1].service.admission.running == 0

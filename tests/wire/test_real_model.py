@@ -177,7 +177,7 @@ async def test_who_leaves_frees_the_slot_within_a_token() -> None:
         )
         await anext(aiter(stream))
         await stream.close()
-        admission = server.gateway.service.admission
+        admission = server.gateway.default()[1].service.admission
         await until(lambda: admission.running == 0)
         # The one slot is free in the engine too: another answer comes, long before the first
         # one's two thousand tokens could have been made.

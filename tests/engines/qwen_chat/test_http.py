@@ -87,7 +87,7 @@ async def test_a_client_that_leaves_frees_the_slot(
     )
     await anext(aiter(stream))
     await stream.close()
-    admission = server.gateway.service.admission
+    admission = server.gateway.default()[1].service.admission
     await until(lambda: admission.running == 0)
     assert (model.open, model.closed) == (0, 1)
     async with aiohttp.ClientSession() as session, session.get(f"{server.url}/health/ready") as got:

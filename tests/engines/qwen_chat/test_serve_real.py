@@ -210,7 +210,7 @@ async def server() -> AsyncIterator[Live]:
 @pytest.mark.asyncio(loop_scope="module")
 async def test_eight_clients_are_answered_in_order_and_none_mixed(server: Live) -> None:
     words = ("banana", "elephant", "guitar", "volcano", "camel", "teacher", "window", "silver")
-    admission = server.gateway.service.admission
+    admission = server.gateway.default()[1].service.admission
     done: list[str] = []
     texts: dict[str, str] = {}
     health = 0
@@ -263,7 +263,7 @@ async def test_who_leaves_frees_the_slot_within_a_token(server: Live) -> None:
         )
         await anext(aiter(stream))
         await stream.close()
-        admission = server.gateway.service.admission
+        admission = server.gateway.default()[1].service.admission
         # Ten seconds would make some fifty tokens; the answer may have almost a thousand.
         await until(lambda: admission.running == 0)
         answer = await client.chat.completions.create(

@@ -125,7 +125,7 @@ async def test_a_dead_thread_is_said_and_waited_for_by_nobody(gate: threading.Ev
     """The edge itself breaks: whatever did that, requests have an end and readiness shows it."""
     model = Scripted(lambda query: [gate, _Cramped()])
     async with live(QwenChatEngine(lambda: model, QwenChatOptions("m"))) as server:
-        engine = server.gateway.service.engine
+        engine = server.gateway.default()[1].service.engine
         waiting = [asyncio.create_task(collect(engine, job("q"))) for _ in range(3)]
         await until(lambda: model.open == 1)
         gate.set()

@@ -1,33 +1,60 @@
-"""One frozen Settings, read once: flags beat environment, that beats the file, that the default.
-
-A config file is flat TOML with the field names below; the environment uses `QWEN_OPENAI_` and the
-upper-cased field name. An unknown key anywhere is an error that names the nearest known one. Where
-a value came from is kept, for `qwen-openai config`. Knows nothing of what the settings steer.
+"""Every setting there is: name, default, bounds, meaning. Knows nothing of where values come from,
+nor of what they steer.
 """
 
-import difflib
-import os
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from qwen_openai.errors import StartupError
+from qwen_openai.upstreams import Upstream, from_urls
 
 ENV_PREFIX = "QWEN_OPENAI_"
-# Names with our prefix that are read elsewhere: the config file's path, the address that `chat` and
-# the examples call, and the tests' data folder.
-_OTHER_VARIABLES = frozenset({"QWEN_OPENAI_CONFIG", "QWEN_OPENAI_BASE_URL", "QWEN_OPENAI_SHARED"})
-
 # The fields in the order and under the headings in which help, `config` and the manual show them.
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Model", ("model", "served_model_name", "engine", "home", "offline")),
-    ("Address", ("host", "port", "api_key", "insecure_no_auth", "allowed_hosts", "docs")),
+    (
+        "Address",
+        (
+            "host",
+            "port",
+            "api_key",
+            "insecure_no_auth",
+            "allowed_hosts",
+            "trusted_proxies",
+            "cors_origins",
+            "docs",
+        ),
+    ),
+    (
+        "Upstreams",
+        (
+            "upstreams",
+            "aliases",
+            "connect_timeout",
+            "first_token_timeout",
+            "token_timeout",
+            "total_timeout",
+            "upstream_attempts",
+            "affinity_gap",
+            "probe_interval",
+            "breaker_failures",
+        ),
+    ),
+    (
+        "Limits and usage",
+        (
+            "database",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "parallel_requests",
+            "usage_days",
+            "metrics",
+        ),
+    ),
     (
         "Engine",
         (
@@ -52,6 +79,8 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "max_n",
             "max_messages",
             "always_stream_usage",
+            "ping_interval",
+            "ping_early",
             "reasoning_field",
             "strict_parameters",
         ),
@@ -96,7 +125,19 @@ def _bearer(key: SecretStr) -> SecretStr:
     return key
 
 
+def _pairs(value: object) -> object:
+    """Accept "gpt-4o=qwen,gpt-4=qwen" from the environment or a flag where a table is meant."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if not all(sign for _, sign, _ in pairs):
+        raise ValueError("write ALIAS=MODEL, and commas between several")
+    return {name.strip(): model.strip() for name, _, model in pairs}
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Aliases = Annotated[dict[str, str], BeforeValidator(_pairs)]
+Upstreams = Annotated[tuple[Upstream, ...], BeforeValidator(from_urls)]
 Directory = Annotated[Path, BeforeValidator(_expand)]
 Key = Annotated[SecretStr, AfterValidator(_bearer)]
 
@@ -121,8 +162,10 @@ class Settings(BaseSettings):
     served_model_name: Names = Field(
         (), description="names clients may use; empty: the model's own"
     )
-    engine: Literal["auto", "llamacpp", "transformers", "qwen_chat", "fake"] = Field(
-        "auto", description="what runs the model; auto: llamacpp for GGUF, else transformers"
+    engine: Literal["auto", "llamacpp", "transformers", "qwen_chat", "upstream", "fake"] = Field(
+        "auto",
+        description="what runs the model; auto: llamacpp for GGUF, else transformers; upstream: "
+        "none here, only the upstreams",
     )
 
     host: str = Field(
@@ -134,7 +177,38 @@ class Settings(BaseSettings):
     api_key: Key | None = Field(None, description="the Bearer key that clients must send")
     insecure_no_auth: bool = Field(False, description="serve beyond loopback without a key")
     allowed_hosts: Names = Field((), description="Host header values to accept; empty: any")
+    trusted_proxies: Names = Field(
+        (), description="proxies whose X-Forwarded-For is believed: addresses or networks"
+    )
+    cors_origins: Names = Field(
+        (), description="web pages that may call this server, as https://host; empty: none"
+    )
     docs: bool = Field(True, description="serve /docs and /openapi.json")
+
+    upstreams: Upstreams = Field(
+        (), description="URLs of servers to stand in front of; a file can say more of each"
+    )
+    aliases: Aliases = Field(
+        default_factory=dict, description="further names for models: alias=model"
+    )
+    connect_timeout: float = Field(5, gt=0, description="seconds to reach an upstream")
+    first_token_timeout: float = Field(
+        300, gt=0, description="seconds an upstream has for its first token, or a plain answer"
+    )
+    token_timeout: float = Field(60, gt=0, description="seconds between two tokens of an upstream")
+    total_timeout: float = Field(3600, gt=0, description="seconds one answer of an upstream takes")
+    upstream_attempts: int = Field(
+        3, ge=1, le=10, description="upstreams tried for one request before its first byte"
+    )
+    affinity_gap: int = Field(
+        8,
+        ge=0,
+        description="a conversation stays with its upstream until that is busier by so many",
+    )
+    probe_interval: float = Field(5, gt=0, description="seconds between looks at an upstream")
+    breaker_failures: int = Field(
+        3, ge=1, description="failures in a row after which an upstream is left alone for a while"
+    )
 
     context: int | None = Field(
         None, ge=256, description="most tokens of prompt and answer; empty: from memory"
@@ -183,12 +257,35 @@ class Settings(BaseSettings):
     queue_size: int = Field(64, ge=0, description="requests that may wait for a slot; then 503")
     max_n: int = Field(8, ge=1, le=128, description="largest n of a request")
     max_messages: int = Field(2048, ge=1, description="most messages in a request")
+    ping_interval: float = Field(
+        15, ge=0, description="seconds of silence before a stream gets a comment; 0: never"
+    )
+    ping_early: bool = Field(
+        False, description="send comments before the first token too; failures then come as events"
+    )
     always_stream_usage: bool = Field(False, description="send the usage chunk unasked")
     reasoning_field: Literal["reasoning_content", "reasoning", "both"] = Field(
         "reasoning_content", description="the member of messages and deltas that holds thoughts"
     )
     strict_parameters: bool = Field(
         False, description="refuse parameters that have no effect, instead of ignoring them"
+    )
+
+    database: Directory | None = Field(
+        None, description="file of keys and usage; empty: in the user's state folder; off: none"
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="requests a minute of all keys together; empty: any number"
+    )
+    tokens_per_minute: int | None = Field(
+        None, ge=1, description="tokens a minute of all keys together; empty: any number"
+    )
+    parallel_requests: int | None = Field(
+        None, ge=1, description="requests at once of all keys together; empty: any number"
+    )
+    usage_days: int = Field(400, ge=1, description="days that usage is kept")
+    metrics: Literal["master", "open", "off"] = Field(
+        "master", description="who may read /metrics: the master key, anybody, nobody"
     )
 
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="largest request body, bytes")
@@ -222,6 +319,23 @@ class Settings(BaseSettings):
         """Take values as given: `load` has merged the sources, and knows each value's origin."""
         return (init_settings,)
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether this process runs a model itself: not where there are only upstreams."""
+        if self.engine == "auto":
+            return not self.upstreams or "model" in self.model_fields_set
+        return self.engine != "upstream"
+
+    @property
+    def database_file(self) -> Path | None:
+        """The file that was given; None where it was not, or is `off`."""
+        return None if self.keeps_nothing else self.database
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether there is no database: no keys but the master's, no ledger."""
+        return self.database == Path("off")
+
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         try:
@@ -237,116 +351,3 @@ class Settings(BaseSettings):
             f"The host {self.host} can be reached from other machines and no API key is set.",
             fix="Set QWEN_OPENAI_API_KEY, or allow everybody in with --insecure-no-auth.",
         )
-
-
-def variable_of(name: str) -> str:
-    """Return the environment variable that sets a field."""
-    return ENV_PREFIX + name.upper()
-
-
-def flag_of(name: str) -> str:
-    """Return the command-line flag that sets a field."""
-    return "--" + name.replace("_", "-")
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Settings, and where each value came from: "default", a file, a variable or a flag."""
-
-    settings: Settings
-    origin: Mapping[str, str]
-
-
-def load(
-    flags: Mapping[str, object] | None = None,
-    *,
-    environ: Mapping[str, str] | None = None,
-    config: Path | None = None,
-) -> Loaded:
-    """Merge file, environment and flags (None values mean "not given") into Settings.
-
-    Raises StartupError, in one sentence with a fix, for an unreadable file, an unknown key or a
-    value out of range.
-    """
-    environ = os.environ if environ is None else environ
-    if config is None and environ.get("QWEN_OPENAI_CONFIG"):
-        config = Path(environ["QWEN_OPENAI_CONFIG"])
-    values: dict[str, object] = {}
-    origin = dict.fromkeys(Settings.model_fields, "default")
-    for source in (_from_file(config), _from_environ(environ), _from_flags(flags or {})):
-        for name, (value, where) in source.items():
-            values[name] = value
-            origin[name] = where
-    try:
-        settings = Settings(**values)  # type: ignore[arg-type]  # validated by pydantic on the way in
-    except ValidationError as error:
-        raise _explain(error, values, origin) from None
-    return Loaded(settings, origin)
-
-
-def _from_file(path: Path | None) -> dict[str, tuple[object, str]]:
-    if path is None:
-        return {}
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StartupError(
-            f"The config file {path} cannot be read: {error.strerror}.",
-            fix="Check the path given with --config or QWEN_OPENAI_CONFIG.",
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StartupError(
-            f"The config file {path} is not valid TOML: {error}.", fix="Mend the line it names."
-        ) from None
-    for name in content:
-        _check_known(name, f"in {path}", name)
-    return {name: (value, str(path)) for name, value in content.items()}
-
-
-def _from_environ(environ: Mapping[str, str]) -> dict[str, tuple[object, str]]:
-    found: dict[str, tuple[object, str]] = {}
-    for variable, value in environ.items():
-        if not variable.startswith(ENV_PREFIX) or variable in _OTHER_VARIABLES:
-            continue
-        name = variable.removeprefix(ENV_PREFIX).lower()
-        _check_known(name, "in the environment", variable)
-        # Set but empty means not set, as in most programs; for the key that would open the door.
-        if value != "" or name == "api_key":
-            found[name] = (value, variable)
-    return found
-
-
-def _from_flags(flags: Mapping[str, object]) -> dict[str, tuple[object, str]]:
-    return {
-        name: (value, "MODEL" if name == "model" else flag_of(name))
-        for name, value in flags.items()
-        if value is not None
-    }
-
-
-def _check_known(name: str, where: str, shown: str) -> None:
-    if name in Settings.model_fields:
-        return
-    near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.5)
-    hint = (variable_of(near[0]) if shown.isupper() else near[0]) if near else None
-    raise StartupError(
-        f"Unknown setting {shown!r} {where}.",
-        fix=f"Did you mean {hint!r}?" if hint else "`qwen-openai config` lists all settings.",
-    )
-
-
-def _explain(
-    error: ValidationError, values: Mapping[str, object], origin: Mapping[str, str]
-) -> StartupError:
-    first = error.errors(include_url=False, include_input=False)[0]
-    name = str(first["loc"][0])
-    given = "what it is" if name == "api_key" else repr(values[name])
-    reason = _lower_first(first["msg"].removeprefix("Value error, "))
-    return StartupError(
-        f"The setting {name!r} cannot be {given} (from {origin[name]}): {reason}.",
-        fix=f"Its meaning: {Settings.model_fields[name].description}.",
-    )
-
-
-def _lower_first(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
