@@ -136,6 +136,8 @@ class Job:
     ``asked`` are the members of the caller's body but `messages`, `prompt` and `stream`, as they
     were checked, for an engine that hands requests on; None where the body was another kind's.
 
+    ``trace`` is the caller's W3C traceparent, to be passed on; "" for none.
+
     ``watched`` is False where nobody reads the answer before it is complete. ``changes`` is what
     the adapter altered, one short phrase each; ``ignored`` names parameters that have no effect.
     """
@@ -161,6 +163,7 @@ class Job:
     thinks: bool = False
     prompt: RawPrompt | None = None
     asked: Mapping[str, object] | None = None
+    trace: str = ""
     watched: bool = True
     changes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()

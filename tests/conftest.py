@@ -66,9 +66,16 @@ def _quiet_logs() -> None:
     configure(SimpleNamespace(log_level="warning", log_format="json"))
 
 
+@pytest.fixture(scope="session")
+def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the person who runs the tests reaches them."""
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, _state_folder: Path) -> None:
+    """No setting of the person who runs the tests reaches them, and nothing that they serve writes
+    into that person's own database."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(_state_folder))
     for name in list(os.environ):
         if name.startswith("QWEN_OPENAI_") and name not in _KEPT:
             monkeypatch.delenv(name)
