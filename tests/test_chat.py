@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_openai.chat import ChatService
-from qwen_openai.core import Event, Finish, Grammar, Job, Message, Sampling, Started, Text
+from qwen_openai.core import Admitted, Event, Finish, Grammar, Job, Message, Sampling, Started, Text
 from qwen_openai.engines.fake import FakeEngine, Step, reply
 from qwen_openai.errors import EngineFailed, InvalidRequest, Overloaded
 from qwen_openai.grammars import build
@@ -32,7 +32,8 @@ async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:
 async def test_a_stream_is_started_texts_finish() -> None:
     chat = await service(FakeEngine())
     events = await collect(chat.stream(job()))
-    assert events[0] == Started(0, 3)
+    assert isinstance(events[0], Admitted)
+    assert events[1] == Started(0, 3)
     assert "".join(e.text for e in events if isinstance(e, Text)) == "one two three"
     assert events[-1] == Finish(0, "stop", 3)
     assert chat.admission.running == 0
@@ -43,7 +44,17 @@ async def test_open_waits_for_the_first_token_and_loses_nothing() -> None:
     opened = await chat.open(job())
     events = [event async for event in opened]
     await opened.aclose()
-    assert events == await collect(chat.stream(job()))
+    # How long each waited is never quite the same.
+    assert events[1:] == (await collect(chat.stream(job())))[1:]
+    assert len(events) > 3
+
+
+async def test_every_event_is_watched_as_it_happens_also_those_before_a_failure() -> None:
+    chat = await service(FakeEngine(lambda _: [EngineFailed("It broke.")]))
+    watched: list[Event] = []
+    with pytest.raises(EngineFailed):
+        await chat.open(job(), watch=watched.append)
+    assert [type(event) for event in watched] == [Admitted]
 
 
 async def test_what_was_altered_is_told_once() -> None:
@@ -202,7 +213,7 @@ async def test_closing_early_cancels_the_work(n: int, after: int) -> None:
     engine = FakeEngine(lambda _: steps, slots=4)
     chat = await service(engine)
     events = chat.stream(job(n=n))
-    for _ in range(after):
+    for _ in range(after + n):  # and what says that each has its slot
         await anext(events)
     if after == 0:
         first = asyncio.ensure_future(anext(events))
