@@ -101,7 +101,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     app.add_middleware(KeyCheck, keys=gateway.keys)
     app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
     app.add_middleware(ConnectionLimit, gateway=gateway)
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, gateway=gateway)
     app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

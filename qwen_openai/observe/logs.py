@@ -12,6 +12,8 @@ from typing import Protocol
 import orjson
 import structlog
 
+from qwen_openai.observe.record import Record
+
 
 class LogSettings(Protocol):
     """What `configure` needs of the settings."""
@@ -69,3 +71,45 @@ def traced(error: BaseException) -> str:
 def printable(text: str, limit: int = 200) -> str:
     """Text of a client made safe for a log line: no control characters, bounded."""
     return text[:limit].encode("unicode_escape").decode("ascii")
+
+
+def request_line(record: Record, path: str) -> dict[str, object]:
+    """Return what the one line of a request says; ``path`` is as `printable` made it. What a
+    request did not come to is left out."""
+    line: dict[str, object] = {
+        "method": record.method,
+        "path": path,
+        "status": record.status,
+        "outcome": record.outcome,
+        "ms": round(record.duration * 1000, 1),
+        "request_id": record.request_id,
+    }
+    if record.route not in (path, ""):
+        line["route"] = record.route
+    if record.key:
+        line["key"] = record.key
+    if record.error:
+        line["error"] = printable(record.error, 80)
+    if record.trace:
+        line["trace_id"] = record.trace[3:35]
+    if record.model:
+        _add_generation(line, record)
+    return line
+
+
+def _add_generation(line: dict[str, object], record: Record) -> None:
+    line["model"] = record.model
+    line["stream"] = record.streams
+    if record.admitted:
+        line["queue_ms"] = round(record.queued * 1000, 1)
+    if record.attempts:
+        line["upstream"] = record.upstream
+        line["attempts"] = record.attempts
+    if record.first_token is not None:
+        line["ttft_ms"] = round(record.first_token * 1000, 1)
+    usage = record.usage
+    if usage is not None:
+        line["prompt_tokens"] = usage.prompt_tokens
+        line["completion_tokens"] = usage.completion_tokens
+        if usage.cached_tokens:
+            line["cached_tokens"] = usage.cached_tokens

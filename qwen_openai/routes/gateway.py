@@ -18,6 +18,7 @@ from qwen_openai.gateway.ledger import Ledger
 from qwen_openai.gateway.limits import Limiter
 from qwen_openai.gateway.pool import Pool
 from qwen_openai.grammars.check import Checker
+from qwen_openai.observe.metrics import Metrics
 from qwen_openai.settings import Settings
 
 _TOKENIZED_AT_ONCE = 4
@@ -69,6 +70,7 @@ class Gateway:
         self.keys = KeyRing(settings.api_key.get_secret_value() if settings.api_key else None)
         self.limiter = Limiter(_total(settings))
         self.ledger = Ledger()
+        self.metrics = Metrics()
         self.bookkeeper = Bookkeeper(settings, self.keys, self.ledger, self.limiter)
         self.pool = Pool(settings)
         self._local: dict[str, Served] = {}

@@ -6,7 +6,7 @@ a stream. Knows no endpoint's shapes.
 
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from starlette.types import Receive, Scope, Send
@@ -14,10 +14,11 @@ from starlette.types import Receive, Scope, Send
 from qwen_openai.chat import Opened
 from qwen_openai.core import Event, Job
 from qwen_openai.errors import ApiError, ContextLengthExceeded
+from qwen_openai.observe.record import Record
 from qwen_openai.responses.fold import Fold
 from qwen_openai.routes.body import read_json_bytes
 from qwen_openai.routes.disconnect import until_disconnect
-from qwen_openai.routes.entry import entered
+from qwen_openai.routes.entry import Entry, entered
 from qwen_openai.routes.gateway import Caller, Gateway, Served
 from qwen_openai.routes.notes import key_of, note_headers, note_usage, record_of
 from qwen_openai.routes.respond import send_events, send_json
@@ -92,29 +93,47 @@ async def answer(gateway: Gateway, scope: Scope, send: Send, asked: Asked) -> No
     """Run what is asked for and send the answer, plain or as a stream."""
     job = asked.jobs[0]
     record = record_of(scope)
-    record.model, record.streams = job.model, asked.stream
+    record.model, record.streams, record.n = job.model, asked.stream, job.n
     # All jobs of a request have the same grammar, which is refused before a slot is taken.
     if job.grammar is not None:
         await gateway.grammars.check(job.grammar)
     with entered(gateway, scope, asked.jobs) as entry:
+        opened = await open_all(asked.served, asked.jobs, entry, prompt_param=asked.prompt_param)
         try:
-            opened = await asked.served.service.open_all(asked.jobs, entry.claim, record.watch)
-        except ContextLengthExceeded as error:
-            # Engines speak of messages, wherever the prompt came from.
-            raise ContextLengthExceeded(error.message, param=asked.prompt_param) from None
-        try:
-            await _send(send, asked, opened)
+            await _send(send, asked, opened, record)
         finally:
             note_usage(scope, asked.fold.usage)
             await opened.aclose()
 
 
-async def _send(send: Send, asked: Asked, opened: Opened) -> None:
+async def open_all(
+    served: Served, jobs: Sequence[Job], entry: Entry, *, prompt_param: str
+) -> Opened:
+    """Start jobs as `ChatService.open_all` does, for a request whose prompt came in
+    ``prompt_param``; the caller's trace goes along, and what a failure has cost is noted."""
+    trace = entry.record.trace
+    if trace:
+        jobs = [replace(job, trace=trace) for job in jobs]
+    try:
+        return await served.service.open_all(jobs, entry.claim, entry.record.watch)
+    except ContextLengthExceeded as error:
+        # Engines speak of messages, wherever the prompt came from.
+        raise ContextLengthExceeded(error.message, param=prompt_param) from None
+    finally:
+        entry.record.settle()
+
+
+async def _send(send: Send, asked: Asked, opened: Opened, record: Record) -> None:
     fold, reply = asked.fold, asked.reply
     headers = note_headers(opened.changes, asked.jobs[0].ignored)
     if asked.stream:
+
+        def failed(error: ApiError) -> bytes:
+            record.fail(error)
+            return reply.failed(error)
+
         frames = _frames(opened, reply, fold)
-        await send_events(send, frames, headers=headers, done=reply.done, failed=reply.failed)
+        await send_events(send, frames, headers=headers, done=reply.done, failed=failed)
         return
     async for event in opened:
         fold.add(event)

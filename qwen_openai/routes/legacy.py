@@ -7,7 +7,6 @@ from starlette.types import Receive, Scope, Send
 
 from qwen_openai.adapter.legacy import legacy_job
 from qwen_openai.core import Job
-from qwen_openai.errors import ContextLengthExceeded
 from qwen_openai.gateway.keys import Key
 from qwen_openai.protocol.legacy import LegacyRequest, parse_legacy
 from qwen_openai.responses.fold import Fold
@@ -16,6 +15,7 @@ from qwen_openai.routes.body import read_json_bytes
 from qwen_openai.routes.disconnect import until_disconnect
 from qwen_openai.routes.entry import entered
 from qwen_openai.routes.gateway import Gateway, Served
+from qwen_openai.routes.generate import open_all
 from qwen_openai.routes.notes import key_of, note_headers, note_usage, record_of
 from qwen_openai.routes.respond import send_json
 from qwen_openai.routes.work import off_loop
@@ -45,11 +45,7 @@ class LegacyChat:
         record = record_of(scope)
         record.model = job.model
         with entered(self._gateway, scope, [job]) as entry:
-            try:
-                opened = await served.service.open(job, entry.claim, record.watch)
-            except ContextLengthExceeded as error:
-                # Engines speak of messages; this route's callers sent a prompt.
-                raise ContextLengthExceeded(error.message, param="prompt") from None
+            opened = await open_all(served, [job], entry, prompt_param="prompt")
             try:
                 async for event in opened:
                     fold.add(event)

@@ -10,7 +10,7 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -27,7 +27,7 @@ from qwen_openai.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
-from qwen_openai.observe.logs import printable
+from qwen_openai.observe.logs import printable, request_line
 from qwen_openai.observe.record import Record
 from qwen_openai.responses.errors import error_body, legacy_error_body
 from qwen_openai.routes.auth import OPEN_PATHS
@@ -37,6 +37,12 @@ from qwen_openai.routes.notes import added_headers
 from qwen_openai.routes.respond import INTERNAL_ERROR, send_and_drain, send_json
 
 _REQUEST_ID = re.compile(rb"[\w-]{1,128}", re.ASCII)
+# Of version 00: neither id may be all zeros.
+_TRACE = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+# What nginx notes where a client has gone; nobody is sent it.
+_CLIENT_LEFT = 499
+# The version of the REST API that OpenAI names in every response.
+_VERSION = (b"openai-version", b"2020-10-01")
 
 
 def _header(scope: Scope, name: bytes) -> list[bytes]:
@@ -44,10 +50,12 @@ def _header(scope: Scope, name: bytes) -> list[bytes]:
 
 
 class Envelope:
-    """Gives every response its request id and time, and every failure its body."""
+    """Gives every response its request id and time, every failure its body, and notes each request
+    in log, metrics and ledger."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app
+        self._gateway = gateway
         self._log = structlog.get_logger("qwen_openai.access")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,55 +68,65 @@ class Envelope:
         fits = len(given) == 1 and _REQUEST_ID.fullmatch(given[0])
         request_id = given[0] if fits else f"req_{uuid.uuid4().hex}".encode()
         record.request_id = request_id.decode()
-        status = 0
+        record.trace = _trace(scope)
 
         async def stamped(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                record.status = message["status"]
                 scope["qwen_openai.begun"] = True
                 elapsed = int((time.perf_counter() - record.begun) * 1000)
-                added = added_headers(scope)
                 message["headers"] = [
                     *message["headers"],
-                    *((name.encode(), value.encode("latin-1")) for name, value in added.items()),
+                    *_encoded(added_headers(scope)),
+                    *_of_gateway(record),
                     (b"x-request-id", request_id),
-                    (b"openai-processing-ms", str(elapsed).encode()),
+                    (b"openai-processing-ms", b"%d" % elapsed),
+                    _VERSION,
                 ]
             await send(message)
 
+        gateway = self._gateway
+        gateway.metrics.begin()
         try:
-            status = await self._guard(scope, receive, stamped) or status
+            await self._guard(scope, receive, stamped, record)
         finally:
             record.duration = time.perf_counter() - record.begun
-            record.status = status
+            record.route = _route(scope)
+            record.settle()
+            gateway.metrics.observe(record)
             self._write_log(scope, record)
+            if record.model or record.key:
+                gateway.ledger.add(record)
 
-    async def _guard(self, scope: Scope, receive: Receive, send: Send) -> int | None:
-        """Run the application; return a status only where none was sent."""
+    async def _guard(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
+        """Run the application, and answer for it where it fails."""
         try:
             await self._app(scope, receive, send)
         except ClientLeft:
-            return 499
+            record.abort()
+            record.status = _CLIENT_LEFT
         except PayloadTooLarge as error:
+            record.fail(error)
             await send_and_drain(receive, send, _body(scope, error), error.status)
         except ApiError as error:
-            await self._answer(scope, send, error)
+            await self._answer(scope, send, record, error)
         except HTTPException as error:
-            await self._answer(scope, send, _from_router(scope, error))
+            await self._answer(scope, send, record, _from_router(scope, error))
         except asyncio.CancelledError:
             # The server cancels its tasks when the drain time is over. A stream has said so itself.
+            gone = EngineUnavailable("The server is shutting down. Send the request again.")
+            record.fail(gone)
             if not scope.get("qwen_openai.begun"):
-                gone = EngineUnavailable("The server is shutting down. Send the request again.")
-                await self._answer(scope, send, gone)
+                await self._answer(scope, send, record, gone)
         except Exception as error:  # noqa: BLE001  # the HTTP edge: whatever it was, a body it gets
             self._log_bug(scope, error)
+            oops = EngineFailed(INTERNAL_ERROR, code="internal_error")
+            record.fail(oops)
             if not scope.get("qwen_openai.begun"):
-                oops = EngineFailed(INTERNAL_ERROR, code="internal_error")
-                await self._answer(scope, send, oops)
-        return None
+                await self._answer(scope, send, record, oops)
 
-    async def _answer(self, scope: Scope, send: Send, error: ApiError) -> None:
+    async def _answer(self, scope: Scope, send: Send, record: Record, error: ApiError) -> None:
+        record.fail(error)
         body = _body(scope, error)
         headers = error.headers()
         if isinstance(error, RequestTimeout | Overloaded):
@@ -127,21 +145,40 @@ class Envelope:
         )
 
     def _write_log(self, scope: Scope, record: Record) -> None:
-        usage = record.usage
-        tokens = (
-            {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
-            if usage
-            else {}
-        )
-        self._log.info(
-            "request",
-            method=scope["method"],
-            path=printable(scope["path"]),
-            status=record.status,
-            ms=round(record.duration * 1000, 1),
-            request_id=record.request_id,
-            **tokens,
-        )
+        line = request_line(record, printable(scope["path"]))
+        retried = _header(scope, b"x-stainless-retry-count")
+        if retried and retried[0] != b"0" and retried[0].isdigit():
+            line["retry"] = int(retried[0][:4])
+        self._log.info("request", **line)
+
+
+def _trace(scope: Scope) -> str:
+    """Return the caller's traceparent where it is one (W3C Trace Context, 3.2)."""
+    given = _header(scope, b"traceparent")
+    if len(given) != 1 or not _TRACE.fullmatch(given[0]):
+        return ""
+    return given[0].decode()
+
+
+def _route(scope: Scope) -> str:
+    """Return the template of the endpoint, which clients cannot choose the text of."""
+    route = scope.get("route")
+    return "" if route is None else getattr(route, "path_format", "")
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+
+
+def _of_gateway(record: Record) -> list[tuple[bytes, bytes]]:
+    """Return the headers that say which way a request went: as far as it came until now."""
+    headers: list[tuple[bytes, bytes]] = []
+    if record.admitted:
+        headers.append((b"x-gateway-queue-ms", b"%d" % (record.queued * 1000)))
+    if record.attempts:
+        headers.append((b"x-gateway-upstream", record.upstream.encode("latin-1", "replace")))
+        headers.append((b"x-gateway-attempts", b"%d" % record.attempts))
+    return headers
 
 
 def _body(scope: Scope, error: ApiError) -> dict[str, object]:
