@@ -26,13 +26,16 @@ from qwen_openai.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from qwen_openai.routes.auth import KeyCheck
 from qwen_openai.routes.chat import ChatCompletions
 from qwen_openai.routes.completions import Completions
+from qwen_openai.routes.cross_origin import CrossOriginHeaders, Preflight
 from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.info import Capabilities, ListModels, Live, Ready, RetrieveModel
 from qwen_openai.routes.legacy import LegacyChat
 from qwen_openai.routes.middleware import ConnectionLimit, Envelope, HostCheck
+from qwen_openai.routes.proxies import TrustedProxies
 from qwen_openai.routes.responses_api import Responses
 from qwen_openai.routes.tokens import ChatInputTokens, Detokenize, ResponsesInputTokens, Tokenize
 from qwen_openai.settings import Settings
+from qwen_openai.settings.checks import networks
 
 _SUMMARIES = {
     "/v1/chat/completions": "Answer a conversation, whole or as a stream",
@@ -99,9 +102,15 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     )
     # The last one added is the outermost.
     app.add_middleware(KeyCheck, keys=gateway.keys)
+    if settings.cors_origins:
+        app.add_middleware(Preflight, origins=settings.cors_origins)
     app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
     app.add_middleware(ConnectionLimit, gateway=gateway)
     app.add_middleware(Envelope, gateway=gateway)
+    if settings.cors_origins:
+        app.add_middleware(CrossOriginHeaders, origins=settings.cors_origins)
+    if settings.trusted_proxies:
+        app.add_middleware(TrustedProxies, networks=networks(settings.trusted_proxies))
     app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

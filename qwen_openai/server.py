@@ -1,8 +1,9 @@
 """Serving: the socket, uvicorn, signals and the drain. Nothing of requests or models.
 
 The first SIGTERM or SIGINT stops new work and lets streams finish within `drain_timeout`; a second
-one stops at once. The engine is closed last. Under `on_engine_loss` "exit", an engine that only a
-new process can mend does what a signal does.
+one stops at once. Then the gateway writes what is left, and the engine is closed last. SIGHUP and a
+changed config file load the settings again (`reloading`). Under `on_engine_loss` "exit", an engine
+that only a new process can mend does what a signal does.
 """
 
 import asyncio
@@ -17,11 +18,13 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import psutil
+import structlog
 import uvicorn
 
 from qwen_openai.engines.base import Engine
 from qwen_openai.errors import StartupError
 from qwen_openai.http_protocol import limited
+from qwen_openai.reloading import Reload, Reloader, Terminal
 from qwen_openai.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
 
 # Seconds between two looks at the engine.
 _LOOK_EVERY = 0.25
+# Seconds that closing the gateway may take after the drain, and after a second signal.
+_CLOSING, _CLOSING_NOW = 3.0, 0.4
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OnReady = Callable[[int, "Gateway"], None]
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -100,12 +106,14 @@ async def serve(
     engine: Engine | None,
     *,
     sock: socket.socket | None = None,
-    on_ready: Callable[[int], None] | None = None,
+    on_ready: OnReady | None = None,
+    reload: Reload | None = None,
 ) -> None:
-    """Serve a started engine until a signal; close the engine at the end.
+    """Serve a started engine, upstreams or both until a signal; close the engine at the end.
 
-    ``on_ready`` is called with the port once connections are accepted. Raises StartupError when
-    the engine is lost and `on_engine_loss` says to exit.
+    ``on_ready`` is called with the port and the gateway once connections are accepted; ``reload``
+    reads the settings again where there is a config file. Raises StartupError when the gateway
+    cannot start, or the engine is lost and `on_engine_loss` says to exit.
     """
     # Not at the top: a port that is taken must fail before the web framework has been imported,
     # and `preload` does it while the model loads.
@@ -113,9 +121,15 @@ async def serve(
 
     sock = sock or bind(settings)
     app = create_app(settings, engine)
-    server = Server(settings, app, app.state.gateway)
+    gateway: Gateway = app.state.gateway
+    server = Server(settings, app, gateway, reload)
+
+    def ready(port: int) -> None:
+        if on_ready is not None:
+            on_ready(port, gateway)
+
     try:
-        await server.serve_on(sock, on_ready)
+        await server.serve_on(sock, ready)
     finally:
         if engine is not None:
             await engine.aclose()
@@ -130,9 +144,18 @@ class Server(uvicorn.Server):
     """uvicorn with our signals: the second one of any kind ends the drain. ``lost`` is why the
     engine brought the server down, where it did."""
 
-    def __init__(self, settings: Settings, app: "ASGIApp", gateway: "Gateway") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        app: "ASGIApp",
+        gateway: "Gateway",
+        reload: Reload | None = None,
+    ) -> None:
         self.lost: str | None = None
         self._gateway = gateway
+        self._reloader = Reloader(gateway, reload)
+        self._terminal = Terminal()
+        self._starting: asyncio.Task[None] | None = None
         self._exits = settings.on_engine_loss == "exit"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_ready: Callable[[int], None] | None = None
@@ -162,14 +185,40 @@ class Server(uvicorn.Server):
         self._host, self._port = sock.getsockname()[:2]
         self._on_ready = on_ready
         with self.capture_signals():
-            await self._gateway.start()
-            looking = asyncio.create_task(self._look_at_engine())
+            # It listens when this is done, so the first request finds keys and upstreams.
+            self._starting = asyncio.create_task(self._gateway.start())
+            tasks = [self._starting]
             try:
-                await self._serve([sock])
+                await asyncio.wait(tasks)
+                if not self._starting.cancelled():
+                    self._starting.result()
+                    looks = (self._look_at_engine(), self._reloader.watch())
+                    tasks += [asyncio.create_task(look) for look in looks]
+                    await self._serve([sock])
             finally:
-                looking.cancel()
+                for task in tasks:
+                    task.cancel()
                 await self._end_tasks()
-                await self._gateway.aclose()
+                await self._close_gateway()
+
+    async def _close_gateway(self) -> None:
+        """Let the ledger be written and connections be closed, for a bounded time."""
+        closing = asyncio.ensure_future(self._gateway.aclose())
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _CLOSING
+        while not closing.done() and loop.time() < end:
+            if self.force_exit:
+                end = min(end, loop.time() + _CLOSING_NOW)
+                await asyncio.wait([closing], timeout=_CLOSING_NOW)
+            else:
+                await asyncio.wait([closing], timeout=0.1)
+        if closing.cancel():
+            structlog.get_logger("qwen_openai.server").warning(
+                "closing took too long and was given up"
+            )
+            await asyncio.wait([closing], timeout=0.1)
+        else:
+            await closing
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start accepting, then say so. Raises StartupError when somebody else was faster."""
@@ -187,6 +236,8 @@ class Server(uvicorn.Server):
             self._cancel_tasks()
         self.should_exit = True
         self._gateway.drain()
+        if self._starting is not None:
+            self._starting.cancel()
 
     async def _look_at_engine(self) -> None:
         """Stop when the engine is lost; it has told its readers."""
@@ -202,6 +253,12 @@ class Server(uvicorn.Server):
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self.stop)
 
+    def _handle_hangup(self, sig: int, frame: FrameType | None) -> None:
+        # A terminal that was closed says so by the same signal, and nobody is left to stop us.
+        action = self.stop if self._terminal.is_gone() else self._reloader.ask
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(action)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # Unlike uvicorn's, it does not raise the signal again afterwards: a finished drain is
@@ -210,6 +267,8 @@ class Server(uvicorn.Server):
             yield
             return
         before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        if hasattr(signal, "SIGHUP"):  # not on Windows
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._handle_hangup)
         try:
             yield
         finally:

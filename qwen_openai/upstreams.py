@@ -66,8 +66,10 @@ class Upstream(BaseModel):
 
 
 def from_urls(value: object) -> object:
-    """Accept "http://a:8000,http://b:8000" where a list of upstreams is meant: from the environment
-    or a flag."""
+    """Accept "http://a:8000,http://b:8000" where a list of upstreams is meant, from the environment
+    or a flag, and a list of URLs, from a file."""
     if isinstance(value, str):
-        return [{"url": part.strip()} for part in value.split(",") if part.strip()]
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, list):
+        return [{"url": each} if isinstance(each, str) else each for each in value]
     return value

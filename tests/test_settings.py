@@ -76,7 +76,7 @@ def test_values_are_read_as_people_write_them(name: str, value: object, wanted: 
         (
             "engine",
             "vllm",
-            "input should be 'auto', 'llamacpp', 'transformers', 'qwen_chat' or 'fake'",
+            "input should be 'auto', 'llamacpp', 'transformers', 'qwen_chat', 'upstream' or",
         ),
         ("stall_timeout", "nan", "finite number"),
         ("drain_timeout", "inf", "finite number"),

@@ -1,12 +1,13 @@
 """`qwen-openai config`: every setting, its value, where that came from, and what it means."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, TypedDict
 
 import typer
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from qwen_openai import settings
 from qwen_openai.settings import GROUPS, Loaded, Settings, flag_of, variable_of
@@ -71,7 +72,7 @@ def rows(loaded: Loaded) -> dict[str, Row]:
         name: Row(
             value=_plain(getattr(loaded.settings, name)),
             origin=loaded.origin[name],
-            default=_plain(Settings.model_fields[name].default),
+            default=_plain(_default(name)),
             meaning=Settings.model_fields[name].description or "",
             variable=variable_of(name),
             flag=_flag(name),
@@ -91,6 +92,10 @@ def to_toml(loaded: Loaded) -> str:
             value = table[name]["value"]
             if value is None or value == MASK:
                 lines.append(f"# {name} =  # {_meaning_in_file(name, table[name])}")
+            elif name == "upstreams" and isinstance(value, list) and value:
+                lines.append(f"{name} = [  # {table[name]['meaning']}")
+                lines += [f"    {_without_secrets(each)}" for each in value]
+                lines.append("]")
             else:
                 lines.append(f"{name} = {_literal(value)}  # {table[name]['meaning']}")
     return "\n".join(lines) + "\n"
@@ -103,7 +108,7 @@ def to_markdown() -> str:
         lines += [f"### {group}", "", "| setting | default | meaning |", "| --- | --- | --- |"]
         for name in names:
             field = Settings.model_fields[name]
-            default = _plain(field.default)
+            default = _plain(_default(name))
             shown = "" if default is None else f"`{_literal(default)}`"
             meaning = (field.description or "").replace("|", "\\|")
             lines.append(f"| `{name}` | {shown} | {meaning} |")
@@ -136,14 +141,41 @@ def _flag(name: str) -> str:
     return "MODEL" if name == "model" else flag_of(name)
 
 
+def _default(name: str) -> object:
+    return Settings.model_fields[name].get_default(call_default_factory=True)
+
+
 def _plain(value: object) -> object:
+    """Make it what JSON has. Of an upstream only what somebody has said of it is kept."""
     if isinstance(value, SecretStr):
         return MASK
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, BaseModel):
+        said = ((name, getattr(value, name)) for name in type(value).model_fields)
+        return {name: _plain(each) for name, each in said if name in value.model_fields_set}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _without_secrets(upstream: object) -> str:
+    """Return one upstream for a config file; a key is a comment that says where it belongs."""
+    shown = dict(upstream) if isinstance(upstream, dict) else {}
+    secret = shown.pop("api_key", None)
+    return f"{_literal(shown)},{'  # and an api_key, or api_key_env' if secret else ''}"
 
 
 def _literal(value: object) -> str:
-    """A TOML value; for strings, numbers, switches and lists of strings it is also JSON."""
+    """A TOML value; for strings, numbers, switches and lists of them it is also JSON."""
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{_name(each)} = {_literal(under)}" for each, under in value.items())
+        return f"{{{inside}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _name(name: object) -> str:
+    """A TOML key; model names have dots and slashes, which must be quoted."""
+    return str(name) if re.fullmatch(r"[A-Za-z0-9_-]+", str(name)) else _literal(str(name))

@@ -14,7 +14,17 @@ from pydantic.fields import FieldInfo
 from qwen_openai import settings
 from qwen_openai.settings import GROUPS, Loaded, Settings
 
-_METAVARS = {"port": "PORT", "host": "ADDRESS", "home": "FOLDER", "api_key": "KEY"}
+_METAVARS = {
+    "port": "PORT",
+    "host": "ADDRESS",
+    "home": "FOLDER",
+    "api_key": "KEY",
+    "upstreams": "URLS",
+    "aliases": "ALIAS=MODEL,...",
+    "database": "FILE",
+    "cors_origins": "ORIGINS",
+    "trusted_proxies": "NETWORKS",
+}
 
 
 class Flags:
@@ -93,7 +103,8 @@ def _setting_option(name: str, field: FieldInfo, group: str) -> inspect.Paramete
 
 
 def _default(field: FieldInfo) -> str:
-    shown = "" if field.default in (None, ()) or field.default is False else field.default
+    default = field.get_default(call_default_factory=True)
+    shown = "" if default in (None, (), {}) or default is False else default
     return f" (default {'on' if shown is True else shown})" if shown != "" else ""
 
 

@@ -4,7 +4,9 @@ A framed table on a terminal, plain lines elsewhere. The commands stand below th
 so that copying them copies nothing else.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from rich.console import Console
 from rich.panel import Panel
@@ -18,15 +20,39 @@ from qwen_openai.settings import Settings
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared with, never bound)
 
 
+# More than these are counted and not listed.
+_MOST_UPSTREAMS = 8
+_STATES = {
+    "up": "answers",
+    "unknown": "not looked at yet",
+    "open": "DOES NOT ANSWER",
+    "probing": "being tried again",
+}
+
+
+class Upstream(Protocol):
+    """What the pool tells of one upstream: its name, what it serves, how it fares."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def models(self) -> Sequence[str]: ...
+    @property
+    def state(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A server that answers. ``info`` is of the engine that runs here, None where only upstreams
-    answer; ``seconds`` is what its start took."""
+    answer; ``seconds`` is what its start took. ``models`` are the names that it answers to, the
+    usual one first."""
 
     settings: Settings
     info: EngineInfo | None
     port: int
     seconds: float
+    models: Sequence[str] = ()
+    upstreams: Sequence[Upstream] = ()
 
     @property
     def url(self) -> str:
@@ -39,8 +65,7 @@ def rows(ready: Ready) -> list[tuple[str, str]]:
     """Label and text of each line, top to bottom."""
     info, settings = ready.info, ready.settings
     lines = [] if info is None else _engine_rows(settings, info)
-    if settings.upstreams:
-        lines.append(("upstreams", ", ".join(each.label for each in settings.upstreams)))
+    lines += _upstream_rows(ready)
     lines += [("OpenAI API", f"{ready.url}/v1"), ("POST /", ready.url)]
     if settings.docs:
         lines.append(("docs", f"{ready.url}/docs"))
@@ -48,6 +73,25 @@ def rows(ready: Ready) -> list[tuple[str, str]]:
         lines.append(("listens on", f"every interface, port {ready.port}"))
     lines += [("API key", key_status(settings)), ("started in", f"{ready.seconds:.1f} s")]
     return lines
+
+
+def _upstream_rows(ready: Ready) -> list[tuple[str, str]]:
+    if not ready.upstreams:
+        return []
+    own = 0 if ready.info is None else max(1, len(ready.settings.served_model_name))
+    pooled = ready.models[own:]
+    shown = [(f"upstream {each.name}", _fares(each)) for each in ready.upstreams[:_MOST_UPSTREAMS]]
+    further = len(ready.upstreams) - len(shown)
+    if further:
+        up = sum(each.state == "up" for each in ready.upstreams[_MOST_UPSTREAMS:])
+        shown.append((f"and {further} more", f"{up} of them answer"))
+    label = "models" if ready.info is None else "and models"
+    return [(label, ", ".join(pooled) or "none yet: no upstream has answered"), *shown]
+
+
+def _fares(upstream: Upstream) -> str:
+    state = _STATES.get(upstream.state, upstream.state)
+    return f"{state}: {', '.join(upstream.models)}" if upstream.models else state
 
 
 def _engine_rows(settings: Settings, info: EngineInfo) -> list[tuple[str, str]]:
@@ -80,9 +124,9 @@ def key_status(settings: Settings) -> str:
 def commands(ready: Ready) -> list[str]:
     """Shell commands that work as they stand; a key is named, never shown."""
     key = ' -H "Authorization: Bearer $QWEN_OPENAI_API_KEY"' if ready.settings.api_key else ""
-    own = () if ready.info is None else (ready.info.model,)
+    own = () if ready.info is None else (*ready.settings.served_model_name, ready.info.model)
     listed = [name for each in ready.settings.upstreams for name in each.models]
-    model = (*ready.settings.served_model_name, *own, *listed, "MODEL")[0]
+    model = (*own, *ready.models, *listed, "MODEL")[0]
     send = f"-H 'Content-Type: application/json'{key} -d"
     return [
         f'curl -X POST "{ready.url}" {send} \'{{"prompt": "你好", "history": []}}\'',

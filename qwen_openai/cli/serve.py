@@ -18,10 +18,12 @@ import typer
 from qwen_openai.cli.flags import Flags, with_settings
 from qwen_openai.engines.base import Engine
 from qwen_openai.errors import StartupError
-from qwen_openai.settings import Loaded, Settings
+from qwen_openai.settings import Loaded, Settings, check_upstreams
 
 if TYPE_CHECKING:
     from qwen_openai.cli.loading import Loading
+    from qwen_openai.reloading import Reload
+    from qwen_openai.routes.gateway import Gateway
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
@@ -48,26 +50,31 @@ def serve(
     The model is fetched first when it is not on disk. Every flag can also be an
     environment variable (--port 8000 is QWEN_OPENAI_PORT=8000) or a line of a
     config file (port = 8000). A GGUF file is run by llamacpp, on the processor; a
-    directory of weights by transformers, on a card where there is one.
+    directory of weights by transformers, on a card where there is one. With
+    --upstreams it stands in front of other servers; a MODEL runs here beside them.
 
       qwen-openai serve
       qwen-openai serve qwen2.5-coder-1.5b --port 8000
       qwen-openai serve ./my.gguf --served-model-name gpt-4o-mini,qwen
       qwen-openai serve ./Qwen-7B-Chat --slots 16
       QWEN_OPENAI_API_KEY=sk-... qwen-openai serve --host 0.0.0.0
+      qwen-openai serve --upstreams http://10.0.0.7:8000,http://10.0.0.8:8000
+      qwen-openai serve --config configs/gateway.toml
 
     SIGTERM or Ctrl-C lets the answers in flight finish; a second one stops now.
+    SIGHUP, and a change of the config file, load limits and upstreams anew.
     """
     started = time.monotonic()
     loaded = flags.load()
     loaded.settings.check_exposure()
+    check_upstreams(loaded.settings)
     _warn(loaded)
     if until_stdin_closes:
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
-    run(loaded.settings, started)
+    run(loaded, started)
 
 
-def run(settings: Settings, started: float, make: MakeEngine | None = None) -> None:
+def run(loaded: Loaded, started: float, make: MakeEngine | None = None) -> None:
     """Serve until a signal. ``started`` is time.monotonic() at the start of the program; ``make``
     stands in for the engine that the settings ask for.
 
@@ -77,13 +84,15 @@ def run(settings: Settings, started: float, make: MakeEngine | None = None) -> N
     from qwen_openai.cli.loading import Loading
     from qwen_openai.observe.logs import configure
 
+    settings = loaded.settings
     configure(settings)
+    _outlive_hangups()
     sock = server.bind(settings)
     try:
         progress = Loading(f"Loading {settings.model}")
         engine = (make or _create_engine)(settings, progress)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(settings, engine, progress, sock, started))
+            runner.run(_serve(loaded, engine, progress, sock, started))
         _leave_at_once(STUCK, "A step of the model did not end; the process is ended without it.")
     except (typer.Exit, KeyboardInterrupt) as error:
         _leave_at_once(error.exit_code if isinstance(error, typer.Exit) else INTERRUPTED)
@@ -93,6 +102,15 @@ def run(settings: Settings, started: float, make: MakeEngine | None = None) -> N
         raise
     finally:
         sock.close()
+
+
+def _outlive_hangups() -> None:
+    """Let a SIGHUP that comes before the server can reload be without effect, not the end; where
+    there is a terminal, closing it still ends the program."""
+    if not hasattr(signal, "SIGHUP") or sys.stdin.isatty():
+        return
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup has it ignored, and so it stays
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 
 def _leave_at_once(code: int, reason: str = "") -> None:
@@ -128,7 +146,7 @@ def _create_engine(settings: Settings, progress: "Loading") -> Engine | None:
 
 
 async def _serve(
-    settings: Settings,
+    loaded: Loaded,
     engine: Engine | None,
     progress: "Loading",
     sock: socket.socket,
@@ -139,9 +157,13 @@ async def _serve(
     from qwen_openai import server
     from qwen_openai.cli import panel
 
-    def on_ready(port: int) -> None:
+    settings = loaded.settings
+
+    def on_ready(port: int, gateway: "Gateway") -> None:
         info = None if engine is None else engine.info()
-        ready = panel.Ready(settings, info, port, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        states = gateway.pool.states() if settings.upstreams else ()
+        ready = panel.Ready(settings, info, port, seconds, gateway.model_names, states)
         panel.show(Console(), ready)
         sys.stdout.flush()
 
@@ -152,10 +174,25 @@ async def _serve(
                 engine, contextlib.nullcontext() if settings.engine == "fake" else progress
             )
         await preloading
-        await server.serve(settings, engine, sock=sock, on_ready=on_ready)
+        await server.serve(settings, engine, sock=sock, on_ready=on_ready, reload=_reload(loaded))
     finally:
         if engine is not None:
             await engine.aclose()
+
+
+def _reload(loaded: Loaded) -> "Reload | None":
+    """What reads the config file again; None where there is none."""
+    from qwen_openai.reloading import Reload
+
+    if loaded.config is None:
+        return None
+
+    def load() -> Settings:
+        settings = loaded.again().settings
+        check_upstreams(settings)
+        return settings
+
+    return Reload(loaded.config, load)
 
 
 async def _start(engine: Engine, progress: "contextlib.nullcontext[None] | Loading") -> None:

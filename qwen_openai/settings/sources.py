@@ -8,18 +8,20 @@ value came from is kept, for `qwen-openai config`.
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from qwen_openai.errors import StartupError
+from qwen_openai.settings.checks import check_addresses
 from qwen_openai.settings.fields import ENV_PREFIX, Settings
 
 # Names with our prefix that are read elsewhere: the config file's path, the address that `chat` and
 # the examples call, and the tests' data folder.
 _OTHER_VARIABLES = frozenset({"QWEN_OPENAI_CONFIG", "QWEN_OPENAI_BASE_URL", "QWEN_OPENAI_SHARED"})
+_SECRETIVE = frozenset({"api_key", "upstreams"})
 
 
 def variable_of(name: str) -> str:
@@ -34,10 +36,18 @@ def flag_of(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and where each value came from: "default", a file, a variable or a flag."""
+    """Settings, where each value came from ("default", a file, a variable or a flag), and the
+    config file that was read, None where there was none."""
 
     settings: Settings
     origin: Mapping[str, str]
+    config: Path | None = None
+    _flags: Mapping[str, object] = field(default_factory=dict)
+    _environ: Mapping[str, str] = field(default_factory=dict)
+
+    def again(self) -> "Loaded":
+        """Read the same sources once more. Raises StartupError as `load` does."""
+        return load(self._flags, environ=self._environ, config=self.config)
 
 
 def load(
@@ -51,12 +61,13 @@ def load(
     Raises StartupError, in one sentence with a fix, for an unreadable file, an unknown key or a
     value out of range.
     """
+    flags = {} if flags is None else flags
     environ = os.environ if environ is None else environ
     if config is None and environ.get("QWEN_OPENAI_CONFIG"):
         config = Path(environ["QWEN_OPENAI_CONFIG"])
     values: dict[str, object] = {}
     origin = dict.fromkeys(Settings.model_fields, "default")
-    for source in (_from_file(config), _from_environ(environ), _from_flags(flags or {})):
+    for source in (_from_file(config), _from_environ(environ), _from_flags(flags)):
         for name, (value, where) in source.items():
             values[name] = value
             origin[name] = where
@@ -64,7 +75,8 @@ def load(
         settings = Settings(**values)  # type: ignore[arg-type]  # validated by pydantic on the way in
     except ValidationError as error:
         raise _explain(error, values, origin) from None
-    return Loaded(settings, origin)
+    check_addresses(settings)
+    return Loaded(settings, origin, config, flags, environ)
 
 
 def _from_file(path: Path | None) -> dict[str, tuple[object, str]]:
@@ -122,13 +134,21 @@ def _explain(
     error: ValidationError, values: Mapping[str, object], origin: Mapping[str, str]
 ) -> StartupError:
     first = error.errors(include_url=False, include_input=False)[0]
-    name = str(first["loc"][0])
-    given = "what it is" if name == "api_key" else repr(values[name])
+    name, *inside = first["loc"]
+    name = str(name)
+    # What holds secrets, or may, is not repeated: a URL can have a password in it.
+    given = "what it is" if name in _SECRETIVE else repr(values[name])
     reason = _lower_first(first["msg"].removeprefix("Value error, "))
+    where = f" at {_place(inside)}" if inside else ""
     return StartupError(
-        f"The setting {name!r} cannot be {given} (from {origin[name]}): {reason}.",
+        f"The setting {name!r} cannot be {given} (from {origin[name]}): {reason}{where}.",
         fix=f"Its meaning: {Settings.model_fields[name].description}.",
     )
+
+
+def _place(inside: Sequence[str | int]) -> str:
+    """Say which part of a setting: "number 2, url" for the URL of its second entry."""
+    return ", ".join(f"number {step + 1}" if isinstance(step, int) else step for step in inside)
 
 
 def _lower_first(sentence: str) -> str:

@@ -11,7 +11,7 @@ from qwen_openai.cli.loading import Loading
 from qwen_openai.cli.serve import run
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.qwen_chat.engine import QwenChatEngine, QwenChatOptions
-from qwen_openai.settings import Settings
+from qwen_openai.settings import Loaded, Settings
 from tests.engines.qwen_chat.scripted import Scripted, Step
 
 
@@ -30,7 +30,7 @@ def main() -> None:
         return QwenChatEngine(lambda: Scripted(script), options)
 
     values = {"port": 0, "stall_timeout": stall, "drain_timeout": drain}
-    run(Settings.model_validate(values), time.monotonic(), make)
+    run(Loaded(Settings.model_validate(values), {}), time.monotonic(), make)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,12 @@ async def test_a_lost_engine_ends_the_server_that_is_to_exit(qwen2_folder: Path)
     await engine.start()
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
-        serve(settings, engine, sock=bind(settings), on_ready=ready.set_result)
+        serve(
+            settings,
+            engine,
+            sock=bind(settings),
+            on_ready=lambda port, _: ready.set_result(port),
+        )
     )
     port = await ready
     assert (await post(port, engine)).status == 200
