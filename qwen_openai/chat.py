@@ -24,6 +24,7 @@ from qwen_openai.core import (
 from qwen_openai.engines.base import Engine
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.gateway.admission import UNCLAIMED, Admission, Claim, Ticket
+from qwen_openai.gateway.alarm import Alarm, too_late
 from qwen_openai.grammars.guard import Guard
 from qwen_openai.parsing.chain import Chain
 
@@ -75,7 +76,7 @@ class ChatService:
 
     def resize(self) -> None:
         """Take the number of slots that the engine has now, which a pool's may change."""
-        self.admission.slots = self.engine.info().slots
+        self.admission.resize(self.engine.info().slots)
 
     async def open(self, job: Job, claim: Claim = UNCLAIMED, watch: Watch | None = None) -> Opened:
         """Start a job, all ``n`` choices of it, and wait for the first event of its answer.
@@ -95,6 +96,8 @@ class ChatService:
         `open` does.
         """
         events = self.stream_all(jobs, claim)
+        if claim.earliest is not None:
+            events = _in_time(events, claim)
         if watch is not None:
             events = _watched(events, watch)
         seen: list[Event] = []
@@ -146,6 +149,8 @@ class ChatService:
         asked = time.monotonic()
         begun = 0.0
         finish: Finish | None = None
+        prompt: int | None = None
+        seen = 0
         try:
             await ticket.granted()
             begun = time.monotonic()
@@ -153,6 +158,9 @@ class ChatService:
             chain = Chain(job, None if guards is None else await guards.make())
             async with aclosing(self.engine.generate(job)) as events:
                 async for event in events:
+                    seen += 1
+                    if prompt is None and isinstance(event, Started):
+                        prompt = event.prompt_tokens
                     for refined in chain.feed(event):
                         if isinstance(refined, Finish):
                             finish = refined
@@ -161,12 +169,44 @@ class ChatService:
                     if finish is not None:
                         break
         finally:
-            ticket.release()
+            # An answer that was cut short has about a token for each event.
+            made = (finish and finish.completion_tokens) or seen
+            ticket.release(None if prompt is None else prompt + made)
             if begun:
                 self._slot_seconds += (time.monotonic() - begun - self._slot_seconds) * 0.2
         # Only now, with the engine's work ended and the slot free: the reader may take its time.
         if finish is not None:
             yield finish
+
+
+async def _in_time(
+    events: AsyncGenerator[Event, None], claim: Claim
+) -> AsyncGenerator[Event, None]:
+    """The same events. Raises DeadlineExceeded when the claim's time is over before the last one,
+    or before the first one of an answer."""
+    alarm = Alarm()
+    beginning = claim.begin_by is not None
+    alarm.set(_seconds_until(claim.earliest))
+    try:
+        async with aclosing(events):
+            alarm.awaiting()
+            async for event in events:
+                alarm.idle()
+                if beginning and not isinstance(event, _BEFORE):
+                    beginning = False
+                    alarm.set(_seconds_until(claim.deadline))
+                yield event
+                alarm.awaiting()
+    except asyncio.CancelledError:
+        if not alarm.over():
+            raise
+        raise too_late() from None
+    finally:
+        alarm.stop()
+
+
+def _seconds_until(moment: float | None) -> float | None:
+    return None if moment is None else moment - time.monotonic()
 
 
 async def _watched(

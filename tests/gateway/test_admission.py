@@ -31,7 +31,7 @@ async def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
         admission.enter()
     with pytest.raises(Overloaded) as refused:
         admission.enter()
-    assert refused.value.headers() == {"retry-after": "30"}
+    assert refused.value.headers() == {"retry-after": "30", "retry-after-ms": "30000"}
     assert "2 of 2 slots" in refused.value.message
 
 
