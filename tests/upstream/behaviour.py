@@ -38,8 +38,9 @@ class Behaviour:
     """What a mock does with a request. Times are seconds.
 
     ``status`` other than 200 is answered with an error body, or with a page of ``html``;
-    ``retry_after`` is that header's value; ``leak`` repeats the request's Authorization header and
-    the mock's own address in the error's text. ``model`` is the name that the answer claims.
+    ``retry_after`` and ``location`` are those headers' values; ``leak`` repeats the request's
+    Authorization header and the mock's own address in the error's text. ``model`` is the name that
+    the answer claims.
     ``deltas`` is how many pieces the answer has; else what the request's limit says, or 16.
     ``delay`` passes before the headers, ``first`` between them and the first piece, ``gap`` between
     two pieces. ``at`` is the piece at which ``hang`` and ``ending`` happen.
@@ -48,6 +49,7 @@ class Behaviour:
     status: int = 200
     retry_after: str = ""
     code: str = ""
+    location: str = ""
     leak: bool = False
     html: bool = False
     gzip: bool = False

@@ -28,6 +28,7 @@ from tests.upstream.streams import Broken, stream
 
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
 _LAST_SEEN = 64
+_JSON = "application/json"
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,6 +43,7 @@ class State:
     how: Behaviour = dataclasses.field(default_factory=Behaviour)
     up: bool = True
     keep: bool = False
+    answer: str | None = None
     requests: int = 0
     looks: int = 0
     open: int = 0
@@ -63,12 +65,15 @@ class State:
     def control(self, said: dict[str, object]) -> None:
         """Obey POST /control: `behaviour` sets how other requests are answered, `models` those
         that are listed, `up` False has everything but /control answered 503, `keep` remembers
-        bodies, `clear` forgets all counts but what is open."""
+        bodies, `answer` is the body of all answers as it stands, a stream's too, None for
+        none, `clear` forgets all counts but what is open."""
         if "behaviour" in said:
             self.how = parse(str(said["behaviour"]), Behaviour())
         if isinstance(models := said.get("models"), list):
             self.models = [str(model) for model in models]
         self.up = bool(said.get("up", self.up))
+        if "answer" in said:
+            self.answer = None if said["answer"] is None else str(said["answer"])
         self.keep = bool(said.get("keep", self.keep))
         if said.get("clear"):
             self.requests = self.looks = self.finished = self.accepted = 0
@@ -167,6 +172,9 @@ class Connection(asyncio.Protocol):
             return
         state.requests += 1
         how = asked.how
+        if state.answer is not None:
+            self._send(how.status, state.answer.encode(), kind=_kind(asked))
+            return
         if not (asked.body.get("stream") or how.delay or how.first or how.hang or how.gap):
             self._send_plain(asked)
             state.finished += 1
@@ -238,24 +246,30 @@ class Connection(asyncio.Protocol):
     def _send_plain(self, asked: bodies.Asked) -> None:
         how = asked.how
         if how.status == 200:
-            self._send(200, bodies.plain(asked), gzip=how.gzip, html=how.html)
+            kind = "text/html" if how.html else _JSON
+            self._send(200, bodies.plain(asked), gzip=how.gzip, kind=kind)
             return
         address = "{}:{}".format(*self._transport.get_extra_info("sockname"))
-        after = f"Retry-After: {how.retry_after}\r\n" if how.retry_after else ""
-        self._send(how.status, bodies.failure(asked, address), html=how.html, more=after)
+        more = f"Retry-After: {how.retry_after}\r\n" if how.retry_after else ""
+        more += f"Location: {how.location}\r\n" if how.location else ""
+        kind = "text/html" if how.html else _JSON
+        self._send(how.status, bodies.failure(asked, address), kind=kind, more=more)
 
     def _send(
-        self, status: int, body: bytes, *, gzip: bool = False, html: bool = False, more: str = ""
+        self, status: int, body: bytes, *, gzip: bool = False, kind: str = _JSON, more: str = ""
     ) -> None:
         if gzip:
             packer = zlib.compressobj(wbits=31)
             body = packer.compress(body) + packer.flush()
             more += "Content-Encoding: gzip\r\n"
-        kind = "text/html" if html else "application/json"
         head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}\r\nContent-Type: {kind}"
         self._transport.write(
             f"{head}\r\nContent-Length: {len(body)}\r\n{more}\r\n".encode("latin-1") + body
         )
+
+
+def _kind(asked: bodies.Asked) -> str:
+    return "text/event-stream" if asked.body.get("stream") else _JSON
 
 
 async def _serve(state: State, port: int, host: str) -> None:

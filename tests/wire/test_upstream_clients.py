@@ -11,7 +11,11 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI, OpenAI
-from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+from openai.types.chat import (
+    ChatCompletionMessageParam,
+    ChatCompletionMessageToolCallUnion,
+    ChatCompletionToolParam,
+)
 
 from tests.live import Live, threaded
 from tests.upstream.deltas import whole
@@ -133,14 +137,15 @@ def test_responses(client: OpenAI) -> None:
 def test_tools(client: OpenAI, stream: bool) -> None:
     """A call, its result, the answer."""
     messages = said("How is it in Paris?")
+    calls: list[ChatCompletionMessageToolCallUnion]
     if stream:
         with client.chat.completions.stream(model="m", messages=messages, tools=[TOOL]) as running:
             parsed = running.get_final_completion().choices[0]
-            reason, calls = parsed.finish_reason, list(parsed.message.tool_calls or ())
+            reason, calls = parsed.finish_reason, [*(parsed.message.tool_calls or ())]
     else:
         plain = client.chat.completions.create(model="m", messages=messages, tools=[TOOL])
         reason = plain.choices[0].finish_reason
-        calls = list(plain.choices[0].message.tool_calls or ())
+        calls = plain.choices[0].message.tool_calls or []
     assert reason == "tool_calls"
     [call] = calls
     assert call.type == "function"
