@@ -101,7 +101,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         ]
     )
     # The last one added is the outermost.
-    app.add_middleware(KeyCheck, keys=gateway.keys)
+    app.add_middleware(KeyCheck, gateway=gateway)
     if settings.cors_origins:
         app.add_middleware(Preflight, origins=settings.cors_origins)
     app.add_middleware(HostCheck, allowed=settings.allowed_hosts)

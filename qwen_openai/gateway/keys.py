@@ -76,27 +76,38 @@ class KeyRing:
     """All keys that there are. One thread may `replace` them while another one asks."""
 
     def __init__(
-        self, master: str | None = None, *, clock: Callable[[], float] = time.time
+        self,
+        master: str | None = None,
+        *,
+        always: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """``master`` is the operator's own key, which no store holds."""
+        """``master`` is the operator's own key, which no store holds. With ``always`` a key is
+        asked for even while there is none: nobody comes in."""
         self._master = None if master is None else digest_of(master.encode())
         self._keys: dict[bytes, Key] = {}
+        self._asks = always or master is not None
         self._clock = clock
 
     @property
     def asks(self) -> bool:
         """Whether a key is asked for: from the first one on that was ever made, even where all
-        have been revoked since."""
-        return self._master is not None or bool(self._keys)
+        have been revoked since, or their file is gone."""
+        return self._asks
 
     def replace(self, keys: Iterable[tuple[bytes, Key]]) -> None:
         """Take these keys, by their digests, in place of those that were."""
-        self._keys = dict(keys)
+        taken = dict(keys)
+        self._keys = taken
+        # After them, so that nobody is asked for a key that is not there yet.
+        self._asks = self._asks or bool(taken)
 
     def find(self, secret: bytes) -> Key | None:
         """Return the key that opens the door now; None for one that is unknown, revoked or over.
 
-        What is compared are digests, so the time it takes tells nothing of any key.
+        How long it takes tells nothing of a key. The master key, which a person may have chosen, is
+        compared in constant time. The others are looked up by their digests: what a lookup could
+        tell of a digest is of no use without the 256 random bits that it was made of.
         """
         digest = digest_of(secret)
         if self._master is not None and hmac.compare_digest(digest, self._master):

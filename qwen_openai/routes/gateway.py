@@ -67,7 +67,10 @@ class Gateway:
         self.draining = False
         # The server's own set of open connections, once there is a server.
         self.connections: Collection[object] = ()
-        self.keys = KeyRing(settings.api_key.get_secret_value() if settings.api_key else None)
+        self.keys = KeyRing(
+            settings.api_key.get_secret_value() if settings.api_key else None,
+            always=not settings.lets_anybody_in,
+        )
         self.limiter = Limiter(_total(settings))
         self.ledger = Ledger()
         self.metrics = Metrics()

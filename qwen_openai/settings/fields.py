@@ -343,11 +343,18 @@ class Settings(BaseSettings):
         except ValueError:
             return self.host == "localhost"
 
-    def check_exposure(self) -> None:
-        """Raise StartupError where strangers could reach a server that asks for no key."""
-        if self.is_loopback() or self.api_key is not None or self.insecure_no_auth:
+    @property
+    def lets_anybody_in(self) -> bool:
+        """Whether a server without any key may answer: on loopback, or where that was allowed."""
+        return self.is_loopback() or self.insecure_no_auth
+
+    def check_exposure(self, keys: int = 0) -> None:
+        """Raise StartupError where other machines could reach a server that has no key to ask for.
+        ``keys`` is how many good ones the database has."""
+        if self.lets_anybody_in or self.api_key is not None or keys > 0:
             return
         raise StartupError(
             f"The host {self.host} can be reached from other machines and no API key is set.",
-            fix="Set QWEN_OPENAI_API_KEY, or allow everybody in with --insecure-no-auth.",
+            fix="Make one with `qwen-openai keys create NAME`, set QWEN_OPENAI_API_KEY, or allow "
+            "everybody in with --insecure-no-auth.",
         )
