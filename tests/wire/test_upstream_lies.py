@@ -1,5 +1,5 @@
-"""Upstreams that answer what they should not, in shapes that no server should send (rows 57 and 59):
-a typed failure or a right answer, never a failure of our own, and nothing is followed or repeated.
+"""Upstreams that answer in shapes that no server should send (rows 57 and 59): a typed failure or a
+right answer, never a failure of our own, and nothing is followed or repeated.
 """
 
 import json
@@ -65,6 +65,16 @@ _NO_ANSWERS = [
     _plain({**_MESSAGE, "tool_calls": [{"function": None}]}),
     _plain({**_MESSAGE, "tool_calls": [{"id": 7, "function": {"name": 1, "arguments": {}}}]}),
 ]
+_CHOICE = {"index": 0, "finish_reason": "stop", "message": _MESSAGE}
+_BESIDE: list[dict[str, object]] = [
+    {"usage": []},
+    {"usage": "many"},
+    {"usage": {"prompt_tokens": -5, "completion_tokens": "x"}},
+    {"usage": {"prompt_tokens": 1e308, "completion_tokens": 2**70}},
+    {"usage": {"prompt_tokens": None, "prompt_tokens_details": []}},
+    {"id": 42, "created": "now", "model": None, "object": []},
+    {"error": None},
+]
 # Answers that are odd, and all the same what was asked for, or not.
 _ODD = [
     _plain(_MESSAGE, finish_reason=None),
@@ -81,20 +91,7 @@ _ODD = [
     _plain({**_MESSAGE, "role": "user"}),
     _plain({**_MESSAGE, "refusal": 3, "audio": {}, "function_call": "x"}),
     _plain({**_MESSAGE, "index": 1, "choices": [], "error": {}, "__class__": "x"}),
-    *(
-        json.dumps(
-            {"choices": [{"index": 0, "finish_reason": "stop", "message": _MESSAGE}], **more}
-        )
-        for more in (
-            {"usage": []},
-            {"usage": "many"},
-            {"usage": {"prompt_tokens": -5, "completion_tokens": "x"}},
-            {"usage": {"prompt_tokens": 1e308, "completion_tokens": 2**70}},
-            {"usage": {"prompt_tokens": None, "prompt_tokens_details": []}},
-            {"id": 42, "created": "now", "model": None, "object": []},
-            {"error": None},
-        )
-    ),
+    *(json.dumps({"choices": [_CHOICE], **more}) for more in _BESIDE),
 ]
 
 
