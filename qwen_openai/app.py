@@ -30,6 +30,7 @@ from qwen_openai.routes.cross_origin import CrossOriginHeaders, Preflight
 from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.info import Capabilities, ListModels, Live, Ready, RetrieveModel
 from qwen_openai.routes.legacy import LegacyChat
+from qwen_openai.routes.metrics import ReadMetrics
 from qwen_openai.routes.middleware import ConnectionLimit, Envelope, HostCheck
 from qwen_openai.routes.proxies import TrustedProxies
 from qwen_openai.routes.responses_api import Responses
@@ -49,6 +50,7 @@ _SUMMARIES = {
     "/v1/models/{model}": "Describe one model",
     "/v1/capabilities": "What this server does with every parameter",
     "/": "The original tutorial's chat route",
+    "/metrics": "Numbers for Prometheus",
     "/health/live": "Whether the process answers",
     "/health/ready": "Whether a request sent now would be taken",
 }
@@ -100,6 +102,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
             _route("/health/ready", "GET", Ready(gateway)),
         ]
     )
+    if settings.metrics != "off":
+        app.router.routes.append(_route("/metrics", "GET", ReadMetrics(gateway)))
     # The last one added is the outermost.
     app.add_middleware(KeyCheck, gateway=gateway)
     if settings.cors_origins:
@@ -141,6 +145,8 @@ def _openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
                 document["components"]["securitySchemes"] = {"key": bearer}
                 document["security"] = [{"key": []}]
             for path, summary in _SUMMARIES.items():
+                if path == "/metrics" and app.state.gateway.settings.metrics == "off":
+                    continue
                 document["paths"][path] = _operation(path, summary)
             app.openapi_schema = document
         return app.openapi_schema

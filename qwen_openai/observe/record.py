@@ -31,7 +31,9 @@ class Record:
     """One request. ``route`` is the path of the endpoint, "" where there is none; ``model`` is a
     name that this gateway serves, "" before one is known; ``key`` is the id of the caller's key.
     ``error`` is the code of the failure and ``error_type`` the one that its class always has.
-    ``n`` is how many choices each prompt has. ``trace`` is the caller's traceparent."""
+    ``n`` is how many choices each prompt has. ``tried`` are the upstreams that were asked, once for
+    each attempt, and ``failed`` those that another attempt came after. ``trace`` is the caller's
+    traceparent."""
 
     request_id: str = ""
     method: str = ""
@@ -46,6 +48,8 @@ class Record:
     error_type: str = ""
     upstream: str = ""
     attempts: int = 0
+    tried: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     admitted: bool = False
     queued: float = 0.0
     first_token: float | None = None
@@ -56,6 +60,7 @@ class Record:
     at: float = field(default_factory=time.time)
     begun: float = field(default_factory=time.perf_counter)
     _generated: int = field(default=0, init=False, repr=False)
+    _last: dict[int, str] = field(default_factory=dict, init=False, repr=False)
     _started: dict[int, Started] = field(default_factory=dict, init=False, repr=False)
 
     def watch(self, event: Event) -> None:
@@ -77,6 +82,10 @@ class Record:
         elif isinstance(event, Routed):
             self.upstream = event.upstream
             self.attempts = max(self.attempts, event.attempt)
+            self.tried.append(event.upstream)
+            if event.attempt > 1 and event.index in self._last:
+                self.failed.append(self._last[event.index])
+            self._last[event.index] = event.upstream
         elif isinstance(event, Started):
             self._started.setdefault(event.index // self.n, event)
 

@@ -18,6 +18,7 @@ from qwen_openai.gateway.ledger import Ledger
 from qwen_openai.gateway.limits import Limiter
 from qwen_openai.gateway.pool import Pool
 from qwen_openai.grammars.check import Checker
+from qwen_openai.observe.lag import Lag
 from qwen_openai.observe.metrics import Metrics
 from qwen_openai.settings import Settings
 
@@ -74,6 +75,7 @@ class Gateway:
         self.limiter = Limiter(_total(settings))
         self.ledger = Ledger()
         self.metrics = Metrics()
+        self.lag = Lag()
         self.bookkeeper = Bookkeeper(settings, self.keys, self.ledger, self.limiter)
         self.pool = Pool(settings)
         self._local: dict[str, Served] = {}
@@ -85,11 +87,13 @@ class Gateway:
 
     async def start(self) -> None:
         """Open the database and look for the upstreams. Raises StartupError."""
+        self.lag.start()
         await self.bookkeeper.start()
         await self.pool.start()
 
     async def aclose(self) -> None:
         """End what the gateway itself has started; the engine is its owner's to close."""
+        self.lag.stop()
         await self.grammars.aclose()
         await self.pool.aclose()
         await self.bookkeeper.aclose()

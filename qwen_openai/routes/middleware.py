@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qwen_openai.errors import (
@@ -57,6 +58,7 @@ class Envelope:
         self._app = app
         self._gateway = gateway
         self._log = structlog.get_logger("qwen_openai.access")
+        self._paths: dict[object, str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,12 +93,23 @@ class Envelope:
             await self._guard(scope, receive, stamped, record)
         finally:
             record.duration = time.perf_counter() - record.begun
-            record.route = _route(scope)
+            record.route = self._route(scope)
             record.settle()
             gateway.metrics.observe(record)
             self._write_log(scope, record)
             if record.model or record.key:
                 gateway.ledger.add(record)
+
+    def _route(self, scope: Scope) -> str:
+        """Return the template of the endpoint's path, whose text no client can choose. FastAPI's
+        router leaves a plain route's endpoint in the scope, and not the route."""
+        endpoint = scope.get("endpoint")
+        if endpoint is None:
+            return ""
+        if not self._paths:
+            routes = [each for each in scope["app"].routes if isinstance(each, Route)]
+            self._paths = {route.endpoint: route.path_format for route in routes}
+        return self._paths.get(endpoint, "")
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
         """Run the application, and answer for it where it fails."""
@@ -158,12 +171,6 @@ def _trace(scope: Scope) -> str:
     if len(given) != 1 or not _TRACE.fullmatch(given[0]):
         return ""
     return given[0].decode()
-
-
-def _route(scope: Scope) -> str:
-    """Return the template of the endpoint, which clients cannot choose the text of."""
-    route = scope.get("route")
-    return "" if route is None else getattr(route, "path_format", "")
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -41,6 +41,14 @@ async def send_json(
     await send({"type": "http.response.body", "body": content})
 
 
+async def send_text(send: Send, text: bytes, content_type: str) -> None:
+    """Send ``text`` as the whole response."""
+    length = (b"content-length", str(len(text)).encode())
+    raw = [(b"content-type", content_type.encode()), length, (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 200, "headers": raw})
+    await send({"type": "http.response.body", "body": text})
+
+
 async def send_and_drain(receive: Receive, send: Send, body: object, status: int) -> None:
     """Send ``body`` to a client that is still sending, and close once it has stopped.
 
