@@ -275,14 +275,16 @@ class Finish:
     """The choice is complete: last event of its stream, once.
 
     ``completion_tokens`` is the exact number of tokens generated for the choice, the stop token
-    included; None lets the reader add up what it saw. ``cached_tokens`` likewise, where an engine
-    learns it only at the end.
+    included; None lets the reader add up what it saw. ``cached_tokens``, ``prompt_tokens`` and
+    ``reasoning_tokens`` likewise, where an engine learns them only at the end.
     """
 
     index: int
     reason: FinishReason
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    prompt_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 Event = (

@@ -100,6 +100,10 @@ class FoldedChoice:
             self.completion_tokens = event.completion_tokens
         if event.cached_tokens is not None:
             self.cached_tokens = event.cached_tokens
+        if event.prompt_tokens is not None:
+            self.prompt_tokens = event.prompt_tokens
+        if event.reasoning_tokens is not None:
+            self._reasoning_tokens = event.reasoning_tokens
 
 
 class Fold:
