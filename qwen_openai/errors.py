@@ -180,18 +180,21 @@ class HeadersTooLarge(ApiError):
 
 class RateLimited(ApiError):
     """The key's own limit, until ``retry_after`` seconds from now; the openai SDK obeys values up
-    to 120, so more is never said."""
+    to 120, so more is never said. ``lasting``: the request is larger than the limit, so that no
+    retry mends it."""
 
     status = 429
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+    def __init__(self, message: str, *, retry_after: float = 1.0, lasting: bool = False) -> None:
         super().__init__(message)
         self.retry_after = min(max(retry_after, 0.001), MOST_RETRY_AFTER)
+        self.lasting = lasting
 
     def headers(self) -> dict[str, str]:
-        return retry_headers(self.retry_after)
+        never = {"x-should-retry": "false"} if self.lasting else {}
+        return {**retry_headers(self.retry_after), **never}
 
 
 class QuotaExceeded(RateLimited):

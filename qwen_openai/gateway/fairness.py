@@ -16,7 +16,7 @@ _SLACK = 64
 
 
 class Turn:
-    """A place in the queue: whose, how much work, and its number, which grows with every arrival."""
+    """A place in the queue: whose, how much work, and a number that grows with every arrival."""
 
     __slots__ = ("number", "owner", "tokens")
 
@@ -70,7 +70,7 @@ class FairQueue(Generic[_TurnT]):
             self._enlist(turn.owner, owner)
 
     def pop(self) -> _TurnT:
-        """Take the turn that is next, and lay its work on the line. Raises IndexError when empty."""
+        """Take the turn that is next, and lay its work on the line. IndexError if none is."""
         while True:
             entry = heapq.heappop(self._heap)
             owner = self._owners.get(entry[2])
@@ -186,9 +186,7 @@ class FairQueue(Generic[_TurnT]):
             self._crowds.setdefault(after, {})[name] = None
         else:
             self._waiting_owners -= 1
-        if after > self._longest:
-            self._longest = after
-        elif before == self._longest and before not in self._crowds:
+        if after > self._longest or (before == self._longest and before not in self._crowds):
             self._longest = after
 
     def _sweep_owners(self) -> None:

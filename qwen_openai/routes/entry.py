@@ -3,17 +3,19 @@
 Around the service, for every endpoint that generates.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.types import Scope
 
 from qwen_openai.core import Job
+from qwen_openai.errors import DeadlineExceeded, UpstreamTimeout
 from qwen_openai.gateway.admission import Claim
-from qwen_openai.gateway.estimate import tokens_of
+from qwen_openai.gateway.estimate import prompt_tokens_of, tokens_of
 from qwen_openai.observe.record import Record
-from qwen_openai.routes.deadline import deadline_of
+from qwen_openai.routes.deadline import patience_of
 from qwen_openai.routes.gateway import Gateway
 from qwen_openai.routes.notes import add_headers, key_of, record_of
 
@@ -30,15 +32,31 @@ class Entry:
 def entered(gateway: Gateway, scope: Scope, jobs: Sequence[Job]) -> Iterator[Entry]:
     """Reserve what jobs may take, settle on what they took by the record's usage.
 
-    Raises RateLimited, QuotaExceeded, Overloaded before anything has been asked of an engine.
+    Raises InvalidRequest for a deadline that is none, and RateLimited, QuotaExceeded, Overloaded
+    before anything has been asked of an engine.
     """
     key, record = key_of(scope), record_of(scope)
-    default = gateway.settings.default_max_tokens
-    tokens = sum(tokens_of(job, default_max_tokens=default) for job in jobs)
+    patience = patience_of(scope, record)
+    tokens = tokens_of(jobs, default_max_tokens=gateway.settings.default_max_tokens)
+    add_headers(scope, lambda: gateway.limiter.headers(key))
     reservation = gateway.limiter.reserve(key, tokens)
     record.reserved_tokens = tokens
-    add_headers(scope, reservation.headers)
+    # Comments that go out early are a first byte too.
+    pinged = record.streams and gateway.settings.ping_early
+    begin_by = None if pinged else patience.begin_by
+    claim = Claim(key.id, tokens // len(jobs), patience.deadline, begin_by)
+    if not record.streams:
+        # The first byte of a plain answer comes when all of it is there.
+        claim = replace(claim, deadline=claim.earliest, begin_by=None)
+    cut_short = False
     try:
-        yield Entry(Claim(key.id, tokens // len(jobs), deadline_of(scope)), record)
+        yield Entry(claim, record)
+    except (asyncio.CancelledError, DeadlineExceeded) as error:
+        cut_short = not isinstance(error, UpstreamTimeout)
+        raise
     finally:
-        reservation.settle(record.usage.total_tokens if record.usage else 0)
+        used = record.usage.total_tokens if record.usage is not None else 0
+        if not used and cut_short and record.admitted:
+            # The engine had the prompt, and had no time to say what it made of it.
+            used = prompt_tokens_of(jobs)
+        reservation.settle(used)
