@@ -51,6 +51,7 @@ class Reloader:
         *,
         every: float = _EVERY,
         settled: float = _SETTLED,
+        look: Callable[[Path], Look | None] = look_at,
     ) -> None:
         """Without a ``reload``, asking only logs that there is no file."""
         self._gateway = gateway
@@ -59,7 +60,8 @@ class Reloader:
         self._settled = settled
         self._asked = asyncio.Event()
         # Taken here and not in `watch`: the file may change while the gateway starts.
-        self._seen = look_at(reload.config) if reload else None
+        self._seen = look(reload.config) if reload else None
+        self._look = look
         self._log = structlog.get_logger("qwen_openai.reload")
 
     def ask(self) -> None:
@@ -92,12 +94,12 @@ class Reloader:
 
     async def _settle(self, config: Path) -> Look | None:
         """Look at the file until two looks agree, for a few seconds at most."""
-        seen = await asyncio.to_thread(look_at, config)
+        seen = await asyncio.to_thread(self._look, config)
         for _ in range(20):
             if seen == self._seen:
                 break
             await asyncio.sleep(self._settled)
-            before, seen = seen, await asyncio.to_thread(look_at, config)
+            before, seen = seen, await asyncio.to_thread(self._look, config)
             if before == seen:
                 break
         return seen
@@ -114,7 +116,9 @@ class Reloader:
         except Exception as error:  # noqa: BLE001  # a bug in one reload must not end all later ones
             self._log.error("settings not reloaded", reason=type(error).__name__)
             return
-        self._log.info(
+        # Somebody waits for what has not come, so that is said on quiet servers too.
+        told = self._log.warning if made.later else self._log.info
+        told(
             "settings reloaded",
             config=str(reload.config),
             changed=list(made.taken),

@@ -5,7 +5,18 @@ from pathlib import Path
 import pytest
 
 from qwen_openai.errors import StartupError
-from qwen_openai.settings import GROUPS, Settings, flag_of, load, variable_of
+from qwen_openai.settings import (
+    GROUPS,
+    Change,
+    Settings,
+    change,
+    check_upstreams,
+    flag_of,
+    load,
+    variable_of,
+)
+from qwen_openai.settings.changes import TAKEN_LIVE
+from qwen_openai.settings.checks import networks
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 
@@ -179,3 +190,96 @@ def test_every_config_in_the_repository_loads(file: Path) -> None:
 def test_the_cpu_config_is_the_embedded_default() -> None:
     cpu = next(file for file in CONFIGS if file.name == "cpu.toml")
     assert load(environ={}, config=cpu).settings == Settings()
+
+
+def test_the_same_sources_are_read_again(config: Path) -> None:
+    loaded = load({"port": "1"}, environ={"QWEN_OPENAI_SLOTS": "4"}, config=config)
+    config.write_text('port = 9\nhost = "localhost"\n', encoding="utf-8")
+    again = loaded.again()
+    assert (again.settings.port, again.settings.slots, again.settings.host) == (1, 4, "localhost")
+    assert again.origin == {**loaded.origin, "host": str(config)}
+    assert again.config == config
+
+
+def test_upstreams_and_aliases_in_the_environment() -> None:
+    environ = {
+        "QWEN_OPENAI_UPSTREAMS": "http://10.0.0.7:8000, https://llm.example.org/qwen/v1/,",
+        "QWEN_OPENAI_ALIASES": "gpt-4o=Qwen/Qwen3-8B, gpt-4=m",
+    }
+    settings = load(environ=environ).settings
+    assert [each.url for each in settings.upstreams] == [
+        "http://10.0.0.7:8000/v1",
+        "https://llm.example.org/qwen/v1",
+    ]
+    assert [each.label for each in settings.upstreams] == ["10.0.0.7:8000", "llm.example.org"]
+    assert settings.aliases == {"gpt-4o": "Qwen/Qwen3-8B", "gpt-4": "m"}
+    assert not settings.runs_here
+    assert load({"model": "m"}, environ=environ).settings.runs_here
+
+
+def test_upstreams_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text(
+        'upstreams = ["http://a:1", {url = "http://b:2", weight = 2, models = ["m"]}]\n',
+        encoding="utf-8",
+    )
+    first, second = load(environ={}, config=file).settings.upstreams
+    assert (first.label, second.weight, second.models) == ("a:1", 2, {"m": "m"})
+
+
+def test_an_unusable_upstream_is_told_by_its_place_and_not_repeated(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text(
+        '[[upstreams]]\nurl = "http://a:1"\n[[upstreams]]\nurl = "http://u:hunter2@b:2"\n',
+        encoding="utf-8",
+    )
+    with pytest.raises(StartupError) as caught:
+        load(environ={}, config=file)
+    assert "a key goes to api_key at number 2, url." in caught.value.message
+    assert "hunter2" not in caught.value.message + caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("trusted_proxies", "10.0.0.0/8,proxy.local", "'proxy.local' in it: it is no address"),
+        ("cors_origins", "https://a.example/", "browsers never send that"),
+        ("cors_origins", "a.example", "browsers never send that"),
+        ("cors_origins", "https://A.example", "browsers never send that"),
+    ],
+)
+def test_what_is_no_address_is_refused(name: str, value: str, message: str) -> None:
+    with pytest.raises(StartupError) as caught:
+        load({name: value}, environ={})
+    assert message in caught.value.message
+
+
+def test_proxies_and_origins_as_people_write_them() -> None:
+    flags = {"trusted_proxies": "10.0.0.7,fd00::/8,10.1.2.3/8", "cors_origins": "*,http://a:3000"}
+    settings = load(flags, environ={}).settings
+    assert [str(each) for each in networks(settings.trusted_proxies)] == [
+        "10.0.0.7/32",
+        "fd00::/8",
+        "10.0.0.0/8",
+    ]
+
+
+def test_upstreams_alone_need_one() -> None:
+    with pytest.raises(StartupError, match="no upstreams are set") as caught:
+        check_upstreams(Settings(engine="upstream"))
+    assert "--upstreams" in caught.value.fix
+    check_upstreams(Settings())
+
+
+def test_only_what_a_running_server_takes_changes() -> None:
+    old = load({"port": "1", "model": "m"}, environ={}).settings
+    new = load({"port": "2", "model": "m", "aliases": "a=m", "api_key": "k"}, environ={}).settings
+    made = change(old, new)
+    assert (made.taken, made.later) == (("aliases",), ("port", "api_key"))
+    assert (made.settings.port, made.settings.aliases) == (1, {"a": "m"})
+    assert made.settings.runs_here
+    assert change(old, old) == Change(old, (), ())
+
+
+def test_every_setting_that_is_taken_exists() -> None:
+    assert set(Settings.model_fields) >= TAKEN_LIVE

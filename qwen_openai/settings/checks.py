@@ -43,18 +43,10 @@ def check_addresses(settings: Settings) -> None:
 
 
 def check_upstreams(settings: Settings) -> None:
-    """Raise StartupError where nothing could ever answer, or two upstreams have one name."""
+    """Raise StartupError where nothing could ever answer."""
     if settings.engine == "upstream" and not settings.upstreams:
         raise StartupError(
             "The engine is 'upstream', and no upstreams are set.",
             fix="Name them: --upstreams http://127.0.0.1:8001,http://127.0.0.1:8002, or "
             "[[upstreams]] in a config file.",
         )
-    seen: set[str] = set()
-    for upstream in settings.upstreams:
-        if upstream.label in seen:
-            raise StartupError(
-                f"Two upstreams are called {upstream.label!r}.",
-                fix="Give each a name of its own; without one, host and port are its name.",
-            )
-        seen.add(upstream.label)
