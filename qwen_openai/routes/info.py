@@ -82,7 +82,8 @@ class Live:
 
 
 class Ready:
-    """GET /health/ready: a request sent now would be taken; else 503 with the reason."""
+    """GET /health/ready: a request sent now would be taken; else 503 with the reason. What is
+    amiss beside that, and keeps nobody out, is told in the detail."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -91,4 +92,6 @@ class Ready:
         health = self._gateway.health()
         if not health.ready:
             raise EngineUnavailable(health.detail, retry_after=2)
-        await send_json(send, {"status": "ready", "detail": health.detail})
+        trouble = self._gateway.bookkeeper.trouble
+        detail = f"degraded: {trouble}" if trouble else health.detail
+        await send_json(send, {"status": "ready", "detail": detail})
