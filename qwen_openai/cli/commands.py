@@ -20,8 +20,13 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("convert", "convert", "Convert a Qwen-1 model to the Qwen2 layout, for vLLM and others."),
     ("check", "check", "Try what clients rely on against any OpenAI-compatible server."),
     ("models", "pull", "List the models that can be had by name, and those on disk."),
+    ("keys", "keys", "Make the keys that clients send, list, change and revoke them."),
+    ("usage", "usage", "Show what was used, by day, key and model."),
     ("config", "config", "Show every setting: what holds, where it came from, what it means."),
 )
+
+# Those that are groups: their function returns a program of further commands.
+GROUPS = frozenset({"keys"})
 
 # Lines are kept as they stand, so they are at most 76 wide: that fits a terminal of 80.
 _HELP = """\
@@ -31,7 +36,8 @@ Qwen behind the OpenAI API, on your own machine.
 
   qwen-openai serve                  fetch the small Qwen, serve it on 6006
   qwen-openai chat                   talk to it in this terminal
-  qwen-openai serve --host 0.0.0.0   for others too; needs QWEN_OPENAI_API_KEY
+  qwen-openai keys create anna       make a key, for clients to send
+  qwen-openai serve --host 0.0.0.0   for others too; needs a key
   qwen-openai models                 which models there are
   qwen-openai config                 all settings: value, origin and meaning
 """
@@ -50,10 +56,12 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     called = next((each for each in arguments if not each.startswith("-")), None)
     completing = "_QWEN_OPENAI_COMPLETE" in os.environ
     for name, module, summary in COMMANDS:
-        is_needed = completing or name == called
-        program.command(name=name, help=None if is_needed else summary)(
-            load_command(name, module) if is_needed else _not_called
-        )
+        if not completing and name != called:
+            program.command(name=name, help=summary)(_not_called)
+        elif name in GROUPS:
+            program.add_typer(load_group(name, module), name=name)
+        else:
+            program.command(name=name)(load_command(name, module))
     program.command(name="version")(show_version)
     return program
 
@@ -62,6 +70,14 @@ def load_command(name: str, module: str) -> Callable[..., None]:
     """Import the function behind a row of COMMANDS."""
     command: Callable[..., None] = getattr(import_module(f"qwen_openai.cli.{module}"), name)
     return command
+
+
+def load_group(name: str, module: str) -> typer.Typer:
+    """Import the commands behind a row of COMMANDS that is one of GROUPS."""
+    make: Callable[[], typer.Typer] = getattr(import_module(f"qwen_openai.cli.{module}"), name)
+    group = make()
+    group.info.help = make.__doc__
+    return group
 
 
 def _not_called() -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from qwen_openai import __version__
 from qwen_openai.engines.base import EngineInfo
+from qwen_openai.gateway.keys import NO_KEYS, KeyCount
 from qwen_openai.settings import Settings
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared with, never bound)
@@ -53,6 +54,7 @@ class Ready:
     seconds: float
     models: Sequence[str] = ()
     upstreams: Sequence[Upstream] = ()
+    keys: KeyCount = NO_KEYS
 
     @property
     def url(self) -> str:
@@ -71,7 +73,10 @@ def rows(ready: Ready) -> list[tuple[str, str]]:
         lines.append(("docs", f"{ready.url}/docs"))
     if settings.host in _EVERYWHERE:
         lines.append(("listens on", f"every interface, port {ready.port}"))
-    lines += [("API key", key_status(settings)), ("started in", f"{ready.seconds:.1f} s")]
+    lines += [
+        ("API key", key_status(settings, ready.keys)),
+        ("started in", f"{ready.seconds:.1f} s"),
+    ]
     return lines
 
 
@@ -112,10 +117,15 @@ def _context(info: EngineInfo) -> str:
     return f"{info.context:,} tokens an answer, {info.slots} answers at a time"
 
 
-def key_status(settings: Settings) -> str:
+def key_status(settings: Settings, keys: KeyCount = NO_KEYS) -> str:
     """Who may use the server, in a few words."""
-    if settings.api_key is not None:
-        return "required of every client"
+    master = settings.api_key is not None
+    if master or keys.good:
+        made = f"{keys.good} key{'' if keys.good == 1 else 's'}" if keys.good else ""
+        who = " and ".join(filter(None, ("the master key" if master else "", made)))
+        return f"required of every client: {who}"
+    if keys.made:
+        return "required, but all keys are revoked or expired: nobody may come in"
     if settings.is_loopback():
         return "none; only this machine can reach the server"
     return "NONE; whoever reaches this address may use it"
@@ -123,7 +133,7 @@ def key_status(settings: Settings) -> str:
 
 def commands(ready: Ready) -> list[str]:
     """Shell commands that work as they stand; a key is named, never shown."""
-    key = ' -H "Authorization: Bearer $QWEN_OPENAI_API_KEY"' if ready.settings.api_key else ""
+    key = _key_header(ready)
     own = () if ready.info is None else (*ready.settings.served_model_name, ready.info.model)
     listed = [name for each in ready.settings.upstreams for name in each.models]
     model = (*own, *ready.models, *listed, "MODEL")[0]
@@ -156,3 +166,10 @@ def show(console: Console, ready: Ready) -> None:
 
 def _plain(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _key_header(ready: Ready) -> str:
+    if ready.settings.api_key is None and not ready.keys.made:
+        return ""
+    variable = "QWEN_OPENAI_API_KEY" if ready.settings.api_key else "OPENAI_API_KEY"
+    return f' -H "Authorization: Bearer ${variable}"'

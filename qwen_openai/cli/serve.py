@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qwen_openai.cli.database import count_keys, exposure_of
 from qwen_openai.cli.flags import Flags, with_settings
 from qwen_openai.engines.base import Engine
 from qwen_openai.errors import StartupError
+from qwen_openai.gateway.keys import KeyCount
 from qwen_openai.settings import Loaded, Settings, check_upstreams
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def serve(
       qwen-openai serve qwen2.5-coder-1.5b --port 8000
       qwen-openai serve ./my.gguf --served-model-name gpt-4o-mini,qwen
       qwen-openai serve ./Qwen-7B-Chat --slots 16
-      QWEN_OPENAI_API_KEY=sk-... qwen-openai serve --host 0.0.0.0
+      qwen-openai keys create anna && qwen-openai serve --host 0.0.0.0
       qwen-openai serve --upstreams http://10.0.0.7:8000,http://10.0.0.8:8000
       qwen-openai serve --config configs/gateway.toml
 
@@ -66,9 +68,10 @@ def serve(
     """
     started = time.monotonic()
     loaded = flags.load()
-    loaded.settings.check_exposure()
+    keys = count_keys(loaded.settings)
+    loaded.settings.check_exposure(keys.good)
     check_upstreams(loaded.settings)
-    _warn(loaded)
+    _warn(loaded, keys)
     if until_stdin_closes:
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
     run(loaded, started)
@@ -163,7 +166,8 @@ async def _serve(
         info = None if engine is None else engine.info()
         seconds = time.monotonic() - started
         states = gateway.pool.states() if settings.upstreams else ()
-        ready = panel.Ready(settings, info, port, seconds, gateway.model_names, states)
+        names, keys = gateway.model_names, gateway.keys.count()
+        ready = panel.Ready(settings, info, port, seconds, names, states, keys)
         panel.show(Console(), ready)
         sys.stdout.flush()
 
@@ -225,15 +229,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _warn(loaded: Loaded) -> None:
+def _warn(loaded: Loaded, keys: KeyCount) -> None:
     settings, origin = loaded.settings, loaded.origin
     if origin["api_key"].startswith("--"):
         _note(
             "A key given as a flag can be read by every user of this machine in the process list;"
             " QWEN_OPENAI_API_KEY keeps it private."
         )
-    if settings.api_key is None and settings.insecure_no_auth and not settings.is_loopback():
+    if not (settings.api_key or keys.made or settings.is_loopback()):
         _note("Anybody who reaches this address may use the server: no key is asked for.")
+    if exposure := exposure_of(settings):
+        _note(exposure)
 
 
 def _note(sentence: str) -> None:

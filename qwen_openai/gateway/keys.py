@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-_PREFIX = "sk-qwen-"
-_SHOWN = len(_PREFIX) + 4
+PREFIX = "sk-qwen-"
+_SHOWN = len(PREFIX) + 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,16 @@ class Key:
         return not self.models or model in self.models
 
 
+@dataclass(frozen=True, slots=True)
+class KeyCount:
+    """Keys that open the door now, and keys that were ever made: from the first on they are asked
+    for. The master key is none of them."""
+
+    good: int = 0
+    made: int = 0
+
+
+NO_KEYS = KeyCount()
 # Whoever comes where no key is asked for.
 ANYBODY = Key(id="", name="anybody")
 MASTER = Key(id="master", name="master key", is_master=True)
@@ -58,7 +68,7 @@ MASTER = Key(id="master", name="master key", is_master=True)
 
 def new_secret() -> str:
     """Return a fresh key: 256 random bits behind a prefix that scanners for leaks can find."""
-    return _PREFIX + secrets.token_urlsafe(32)
+    return PREFIX + secrets.token_urlsafe(32)
 
 
 def digest_of(secret: bytes) -> bytes:
@@ -114,3 +124,9 @@ class KeyRing:
             return MASTER
         key = self._keys.get(digest)
         return key if key is not None and key.is_good(self._clock()) else None
+
+    def count(self) -> KeyCount:
+        """Count them; a key that was rotated is one, however many of its secrets still work."""
+        now, keys = self._clock(), list(self._keys.values())
+        good = {key.id for key in keys if key.is_good(now)}
+        return KeyCount(len(good), len({key.id for key in keys}))

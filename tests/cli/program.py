@@ -24,6 +24,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     """What the program needs and nothing of the person who runs the tests."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     settings = {"QWEN_OPENAI_HOME": str(home), "LC_ALL": "C.UTF-8", "TERM": "xterm"}
+    settings["XDG_STATE_HOME"] = str(home / "state")  # else the person's own database
     # The test's terminal does not answer the question where the cursor is.
     return {**kept, **settings, "PROMPT_TOOLKIT_NO_CPR": "1", **more}
 

@@ -168,6 +168,12 @@ def count_good(connection: sqlite3.Connection, *, now: float) -> int:
     return count
 
 
+def count_made(connection: sqlite3.Connection) -> int:
+    """Return how many keys there ever were."""
+    count: int = connection.execute("SELECT count(*) FROM keys").fetchone()[0]
+    return count
+
+
 def _named(connection: sqlite3.Connection, name: str) -> Key | None:
     query = (
         f"SELECT {_COLUMNS} FROM keys WHERE name = ?"  # noqa: S608
