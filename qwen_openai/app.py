@@ -35,6 +35,7 @@ from qwen_openai.routes.middleware import ConnectionLimit, Envelope, HostCheck
 from qwen_openai.routes.proxies import TrustedProxies
 from qwen_openai.routes.responses_api import Responses
 from qwen_openai.routes.tokens import ChatInputTokens, Detokenize, ResponsesInputTokens, Tokenize
+from qwen_openai.routes.usage import ReadUsage
 from qwen_openai.settings import Settings
 from qwen_openai.settings.checks import networks
 
@@ -49,6 +50,7 @@ _SUMMARIES = {
     "/v1/models": "List the models that this server answers as",
     "/v1/models/{model}": "Describe one model",
     "/v1/capabilities": "What this server does with every parameter",
+    "/v1/usage": "What the caller's key has used",
     "/": "The original tutorial's chat route",
     "/metrics": "Numbers for Prometheus",
     "/health/live": "Whether the process answers",
@@ -97,6 +99,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
             _route("/v1/models", "GET", ListModels(gateway)),
             _route("/v1/models/{model:path}", "GET", RetrieveModel(gateway)),
             _route("/v1/capabilities", "GET", Capabilities(gateway)),
+            _route("/v1/usage", "GET", ReadUsage(gateway)),
             _route("/", "POST", LegacyChat(gateway)),
             _route("/health/live", "GET", Live()),
             _route("/health/ready", "GET", Ready(gateway)),

@@ -34,6 +34,7 @@ def test_docs_and_schema(server: Live) -> None:
         "/detokenize",
         "/v1/models",
         "/v1/models/{model}",
+        "/v1/usage",
         "/metrics",
         "/health/live",
         "/health/ready",
