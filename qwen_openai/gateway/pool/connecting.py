@@ -5,13 +5,10 @@ Apart, and imported only where there are upstreams: a gateway without any need n
 
 import aiohttp
 
-from qwen_openai.engines.upstream.client import Timeouts, UpstreamClient
-from qwen_openai.engines.upstream.failures import verdict
-from qwen_openai.engines.upstream.kinds import refused_by
+from qwen_openai.engines.upstream.client import UpstreamClient
+from qwen_openai.engines.upstream.deadlines import Timeouts
 from qwen_openai.settings import Settings
 from qwen_openai.upstreams import Upstream
-
-__all__ = ["Connections", "refused_by", "verdict"]
 
 # Seconds. An idle connection is closed by us before a server of uvicorn's usual 5 s would do it
 # just as it is used again.

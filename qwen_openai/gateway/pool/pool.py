@@ -182,12 +182,14 @@ class Pool:
 
     def _surroundings(self) -> Surroundings:
         if self._around is None:
-            from qwen_openai.gateway.pool.connecting import refused_by, verdict
+            # Not at the top: they bring aiohttp, which a gateway without upstreams need not load.
+            from qwen_openai.engines.upstream.failures import verdict
+            from qwen_openai.engines.upstream.kinds import refuses
 
             self._around = Surroundings(
                 affinity=Affinity(),
                 judge=verdict,
-                refused_by=refused_by,
+                refused_by=refuses,
                 clock=self._clock,
                 random=self._random,
             )
