@@ -96,6 +96,8 @@ def run(loaded: Loaded, started: float, make: MakeEngine | None = None) -> None:
         engine = (make or _create_engine)(settings, progress)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(loaded, engine, progress, sock, started))
+        if engine is None:
+            return
         _leave_at_once(STUCK, "A step of the model did not end; the process is ended without it.")
     except (typer.Exit, KeyboardInterrupt) as error:
         _leave_at_once(error.exit_code if isinstance(error, typer.Exit) else INTERRUPTED)
@@ -133,11 +135,11 @@ def _leave_at_once(code: int, reason: str = "") -> None:
 
 
 def _create_engine(settings: Settings, progress: "Loading") -> Engine | None:
+    if not settings.runs_here:
+        return None
     from qwen_openai.cli.pull import obtain, pull_progress
     from qwen_openai.engines.factory import create_engine, made_ready, notes
 
-    if not settings.runs_here:
-        return None
     if settings.engine == "fake":
         return create_engine(settings, None)
     files = obtain(settings)

@@ -4,8 +4,6 @@ Pure text, no compiling. A grammar with the root `start` is Lark as llguidance r
 `root ::=` is llama.cpp's GBNF, which llguidance's own converter turns into Lark.
 """
 
-from llguidance.gbnf_to_lark import gbnf_to_lark, is_lark_syntax
-
 from qwen_openai.errors import InvalidRequest
 from qwen_openai.grammars import lark
 
@@ -21,6 +19,9 @@ def rules(text: str) -> str:
     others. Raises InvalidRequest where it is no grammar of either kind."""
     if len(text.encode()) > MAX_BYTES:
         raise _invalid(f"it is longer than {MAX_BYTES} bytes")
+    # Here and not at the top: hardly any request brings a grammar.
+    from llguidance.gbnf_to_lark import is_lark_syntax
+
     if not is_lark_syntax(text):
         text = _converted(text)
     if not lark.is_balanced(text):
@@ -29,6 +30,8 @@ def rules(text: str) -> str:
 
 
 def _converted(gbnf: str) -> str:
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
     if "root" not in gbnf or "::=" not in gbnf:
         raise _invalid("it has neither a rule 'start' (Lark) nor a rule 'root ::=' (GBNF)")
     if len(gbnf.encode()) > MAX_GBNF_BYTES or gbnf.count("::=") > MAX_GBNF_RULES:

@@ -4,10 +4,12 @@ Takes text and knows no engine: llguidance reads the bytes, with a vocabulary of
 a guard compiles its rules, which is done off the event loop; feeding it takes about 2 us a byte.
 """
 
-from llguidance import LLMatcher
+from typing import TYPE_CHECKING
 
 from qwen_openai.errors import EngineFailed
-from qwen_openai.grammars import compiler
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 
 class Guard:
@@ -16,23 +18,28 @@ class Guard:
     def __init__(self, rules: str) -> None:
         """`rules` are those of `build`, with the root `answer`. Raises EngineFailed where they do
         not compile, which rules that `check` passed always do."""
+        # Here and not at the top: a gateway that only hands requests on never needs the compiler.
+        from qwen_openai.grammars import compiler
+
         self._begin(compiler.matcher(rules))
 
     @classmethod
     def of_whole(cls, grammar: str) -> "Guard":
         """Return a guard for a complete grammar, as `build.whole` makes it: its thoughts are fed
         too. Raises EngineFailed."""
+        from qwen_openai.grammars import compiler
+
         made = object.__new__(cls)
         made._begin(compiler.whole_matcher(grammar))
         return made
 
-    def _begin(self, matcher: LLMatcher) -> None:
+    def _begin(self, matcher: "LLMatcher") -> None:
         if matcher.is_error():
             raise EngineFailed(
                 "The rules that the answer must match could not be made ready. Try again, or ask "
                 "for less."
             )
-        self._start: LLMatcher = matcher
+        self._start: "LLMatcher" = matcher
         self._matcher = matcher.deep_copy()
         self._left = False
 
