@@ -155,7 +155,8 @@ class ChatService:
             await ticket.granted()
             begun = time.monotonic()
             yield Admitted(job.choice, begun - asked)
-            chain = Chain(job, None if guards is None else await guards.make())
+            guard = None if guards is None else await guards.make()
+            chain = Chain(job, guard, handed_on=self.engine.info().hands_on)
             async with aclosing(self.engine.generate(job)) as events:
                 async for event in events:
                     seen += 1

@@ -73,9 +73,11 @@ def responses_job(
     family: Family,
     limits: Limits,
     refuses: frozenset[str] = frozenset(),
+    hands_on: bool = False,
 ) -> Job:
     """Return the job of a request. Arguments and errors are those of `chat_job`, the latter with
-    the places of this request."""
+    the places of this request. With `hands_on` the job says what was asked, as a chat request would
+    have asked it."""
     turns = _turns(request)
     try:
         chat = _chat(request, turns)
@@ -90,6 +92,7 @@ def responses_job(
     return replace(
         job,
         grammar=grammar,
+        asked=chat.as_asked() if hands_on else None,
         drop_oldest_pairs=request.truncation == "auto",
         ignored=header_names(turns.name(name) for name in job.ignored),
     )

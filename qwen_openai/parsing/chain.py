@@ -46,19 +46,27 @@ class AnswerGuard(Protocol):
 class Chain:
     """Feed events in order. A Finish in the result ends the choice: feed nothing after it."""
 
-    def __init__(self, job: Job, guard: AnswerGuard | None = None) -> None:
-        """`guard` follows the job's grammar."""
-        sampling = job.sampling
+    def __init__(
+        self, job: Job, guard: AnswerGuard | None = None, *, handed_on: bool = False
+    ) -> None:
+        """`guard` follows the job's grammar. With `handed_on` another server makes the answer, and
+        cuts it at stop strings: what is looked for is what it left in the text, until it shows that
+        it tells thoughts and calls apart itself."""
         self._job = job
+        self._handed_on = handed_on
         self._guard = guard
         # What may prove to be the answer, if the tag that it began with is never closed.
         self._unclosed: list[str] | None = None if guard is None else []
         self._thoughts = Thoughts(inside=False) if job.thinks else None
-        self._stops = _stops(job)
-        self._calls = _calls(job)
-        self._entries = None if sampling.logprobs is None else Entries()
+        self._stops = None if handed_on else _stops(job)
+        self._calls = None if handed_on and job.tool_syntax == "react" else _calls(job)
+        # Of a text that goes out as it is, entries need not be matched with it.
+        moves = not handed_on or self._thoughts is not None or self._calls is not None
+        wanted = moves and job.sampling.logprobs is not None
+        self._entries = Entries() if wanted else None
         machines = (guard, self._stops, self._calls, self._entries)
         self._idle = all(machine is None for machine in machines)
+        self._is_over = False
         # Bytes of the engine's text, up to where the answer's entries may go out.
         self._passed = 0
         self._made = 0
@@ -79,12 +87,42 @@ class Chain:
         if isinstance(event, Text):
             return self._text(event)
         if isinstance(event, Finish):
-            return self._finish(event)
+            return [event] if self._is_over else self._finish(event)
+        if isinstance(event, Reasoning | ToolCallStart | ToolCallArguments):
+            return self._typed(event)
         if isinstance(event, Started) and event.in_thought:
             self._thoughts, self._unclosed = Thoughts(inside=True), None
         return [event]
 
+    def _typed(self, event: Reasoning | ToolCallStart | ToolCallArguments) -> list[Event]:
+        """Take what an upstream told apart itself: from now on nothing of the kind is looked for
+        in its text. Calls that were found there before keep their numbers."""
+        out: list[Event] = []
+        if self._is_over:
+            return out
+        if self._thoughts is not None:
+            out, self._thoughts = self._last_thought(event.index), None
+        if isinstance(event, Reasoning):
+            return [*out, event]
+        if self._calls is not None and not self._calls.ended:
+            out += self._events(event.index, self._calls.flush(cut=False), 0, ())
+            self._calls = None
+            self._idle = self._entries is None
+        if self._is_over or (out and isinstance(out[-1], Finish)):
+            return out
+        return [*out, replace(event, call=event.call + self._made) if self._made else event]
+
+    def _last_thought(self, index: int) -> list[Event]:
+        """Return what is held back of thoughts that go no further."""
+        if self._thoughts is None or self._thoughts.answering:
+            return []
+        thought, answer = self._thoughts.flush()
+        out = self._thought(index, thought, 0, 0) if self._thoughts.thinking else []
+        return out + self._answer(index, answer, 0) if answer else out
+
     def _text(self, event: Text) -> list[Event]:
+        if self._is_over:
+            return []
         text = _encodable(event.text)
         if self._idle and self._thoughts is None and text is event.text:
             return [event]
@@ -126,6 +164,10 @@ class Chain:
         kept = [each for each in out if not isinstance(each, Text) or each.text or each.logprobs]
         rest: list[Piece] = [] if self._calls is None else self._calls.flush(cut=False)
         kept += self._events(index, rest, 0, ())
+        if self._handed_on and not self._job.watched:
+            # The whole answer has come; its end tells what it took.
+            self._is_over = True
+            return kept
         return [*kept, self._finished(Finish(index, "stop", self._tokens))]
 
     def _read(self, text: str) -> tuple[str, list[Piece]]:

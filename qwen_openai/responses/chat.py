@@ -10,6 +10,7 @@ from typing import Literal
 
 from qwen_openai.core import (
     Event,
+    Extra,
     Finish,
     FinishReason,
     Reasoning,
@@ -18,9 +19,9 @@ from qwen_openai.core import (
     ToolCall,
     ToolCallArguments,
     ToolCallStart,
-    Usage,
 )
 from qwen_openai.errors import EngineFailed
+from qwen_openai.responses.extras import Waiting, with_members
 from qwen_openai.responses.fold import Fold, FoldedChoice
 from qwen_openai.responses.wire import DataEvents, token_logprobs, usage_object
 
@@ -60,6 +61,7 @@ class ChatReply(DataEvents):
         self._reasoning = ("reasoning_content", "reasoning") if field == "both" else (field,)
         self._legacy = wanted.legacy_functions
         self._logprobs = wanted.logprobs
+        self._extras = Waiting()
 
     def opening(self) -> list[dict[str, object]]:
         """Return the chunk of each choice that names its role, index ascending. The role is in no
@@ -70,6 +72,15 @@ class ChatReply(DataEvents):
 
     def chunks(self, event: Event) -> list[dict[str, object]]:
         """Return an event's chunks: none for events that clients do not see."""
+        if isinstance(event, Extra):
+            self._extras.add(event)
+            return []
+        chunks = self._chunks(event)
+        if self._extras and chunks:
+            chunks[0] = self._extras.join(event.index, chunks[0])
+        return chunks
+
+    def _chunks(self, event: Event) -> list[dict[str, object]]:
         if isinstance(event, Finish):
             return [self._delta(event.index, {}, reason=event.reason)]
         if isinstance(event, Text | Reasoning):
@@ -86,16 +97,22 @@ class ChatReply(DataEvents):
 
     def closing(self, fold: Fold) -> list[dict[str, object]]:
         """Return what comes after the last choice: the usage chunk, if it was asked for."""
-        return [self._chunk([], fold.usage)] if self._include_usage else []
+        if not self._include_usage:
+            return []
+        extra = fold.extra
+        usage = with_members(usage_object(fold.usage), extra.usage)
+        return [self._chunk([], usage)]
 
     def body(self, fold: Fold) -> dict[str, object]:
         """Return the plain answer. Raises EngineFailed if a choice never finished."""
+        extra = fold.extra
         return {
             **self._head,
             "object": "chat.completion",
             "choices": [self._choice(index, each) for index, each in enumerate(fold.choices)],
-            "usage": usage_object(fold.usage),
+            "usage": with_members(usage_object(fold.usage), extra.usage),
             "system_fingerprint": self._fingerprint,
+            **extra.body,
         }
 
     def _choice(self, index: int, choice: FoldedChoice) -> dict[str, object]:
@@ -108,11 +125,15 @@ class ChatReply(DataEvents):
             message.update(dict.fromkeys(self._reasoning, choice.reasoning))
         if calls:
             message.update(self._calls(calls))
+        extra = choice.extra
+        if extra is not None:
+            message.update(extra.delta)
         return {
             "index": index,
             "message": message,
             "logprobs": _logprobs(choice.logprobs) if self._logprobs else None,
             "finish_reason": self._named(choice.reason),
+            **({} if extra is None else extra.choice),
         }
 
     def _calls(self, calls: Sequence[ToolCall]) -> dict[str, object]:
@@ -146,7 +167,9 @@ class ChatReply(DataEvents):
         }
         return self._chunk([choice], None)
 
-    def _chunk(self, choices: list[dict[str, object]], usage: Usage | None) -> dict[str, object]:
+    def _chunk(
+        self, choices: list[dict[str, object]], usage: dict[str, object] | None
+    ) -> dict[str, object]:
         chunk: dict[str, object] = {
             **self._head,
             "object": "chat.completion.chunk",
@@ -154,7 +177,7 @@ class ChatReply(DataEvents):
             "system_fingerprint": self._fingerprint,
         }
         if self._include_usage:
-            chunk["usage"] = usage_object(usage) if usage is not None else None
+            chunk["usage"] = usage
         return chunk
 
 

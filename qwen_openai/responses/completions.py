@@ -8,8 +8,9 @@ import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qwen_openai.core import Event, Finish, FinishReason, Text, TokenLogprob, Usage
+from qwen_openai.core import Event, Extra, Finish, FinishReason, Text, TokenLogprob
 from qwen_openai.errors import EngineFailed
+from qwen_openai.responses.extras import Waiting, with_members
 from qwen_openai.responses.fold import Fold, FoldedChoice
 from qwen_openai.responses.wire import DataEvents, logprob_of, usage_object
 
@@ -42,6 +43,7 @@ class CompletionReply(DataEvents):
         }
         self._wanted = wanted
         self._offsets: dict[int, _Offsets] = {}
+        self._extras = Waiting()
 
     def opening(self) -> list[dict[str, object]]:
         """Return the chunks with the echoed prompts."""
@@ -54,6 +56,15 @@ class CompletionReply(DataEvents):
 
     def chunks(self, event: Event) -> list[dict[str, object]]:
         """Return an event's chunks: none for events that clients do not see."""
+        if isinstance(event, Extra):
+            self._extras.add(event)
+            return []
+        chunks = self._chunks(event)
+        if self._extras and chunks:
+            chunks[0] = self._extras.join(event.index, chunks[0])
+        return chunks
+
+    def _chunks(self, event: Event) -> list[dict[str, object]]:
         if isinstance(event, Finish):
             return [self._chunk(event.index, "", reason=event.reason)]
         if not isinstance(event, Text):
@@ -68,7 +79,9 @@ class CompletionReply(DataEvents):
 
     def closing(self, fold: Fold) -> list[dict[str, object]]:
         """Return what comes after the last choice: the usage chunk, if it was asked for."""
-        return [self._with_usage([], fold.usage)] if self._wanted.include_usage else []
+        if not self._wanted.include_usage:
+            return []
+        return [self._with_usage([], with_members(usage_object(fold.usage), fold.extra.usage))]
 
     def body(self, fold: Fold) -> dict[str, object]:
         """Return the plain answer. Raises EngineFailed if a choice never finished."""
@@ -78,7 +91,9 @@ class CompletionReply(DataEvents):
             for choice in _best(fold.of_prompt(prompt), self._wanted.n)
         ]
         numbered = [{**choice, "index": index} for index, choice in enumerate(choices)]
-        return {**self._head, "choices": numbered, "usage": usage_object(fold.usage)}
+        extra = fold.extra
+        usage = with_members(usage_object(fold.usage), extra.usage)
+        return {**self._head, "choices": numbered, "usage": usage, **extra.body}
 
     def _whole(self, prompt: int, choice: FoldedChoice) -> dict[str, object]:
         if choice.reason is None:
@@ -90,6 +105,7 @@ class CompletionReply(DataEvents):
             "index": 0,
             "logprobs": self._logprobs(choice.logprobs, _Offsets()) if wanted else None,
             "finish_reason": choice.reason,
+            **({} if choice.extra is None else choice.extra.choice),
         }
 
     def _logprobs(self, tokens: Sequence[TokenLogprob], offsets: "_Offsets") -> dict[str, object]:
@@ -116,11 +132,11 @@ class CompletionReply(DataEvents):
         return self._with_usage([choice], None)
 
     def _with_usage(
-        self, choices: list[dict[str, object]], usage: Usage | None
+        self, choices: list[dict[str, object]], usage: dict[str, object] | None
     ) -> dict[str, object]:
         chunk: dict[str, object] = {**self._head, "choices": choices}
         if self._wanted.include_usage:
-            chunk["usage"] = usage_object(usage) if usage is not None else None
+            chunk["usage"] = usage
         return chunk
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from qwen_openai.core import (
     Event,
+    Extra,
     Finish,
     FinishReason,
     Reasoning,
@@ -18,6 +19,7 @@ from qwen_openai.core import (
     ToolCallStart,
     Usage,
 )
+from qwen_openai.responses.extras import Kept, nothing
 
 
 class FoldedChoice:
@@ -34,6 +36,7 @@ class FoldedChoice:
         "_thoughts",
         "cached_tokens",
         "completion_tokens",
+        "extra",
         "logprobs",
         "prompt_tokens",
         "reason",
@@ -46,6 +49,7 @@ class FoldedChoice:
         self._calls: list[tuple[ToolCallStart, list[str]]] = []
         self._reasoning_tokens = 0
         self.logprobs: list[TokenLogprob] = []
+        self.extra: Kept | None = None
         self.reason: FinishReason | None = None
         self.started = False
         self.prompt_tokens = 0
@@ -93,6 +97,12 @@ class FoldedChoice:
         self.completion_tokens += event.tokens
         self._reasoning_tokens += event.tokens
 
+    def add_extra(self, event: Extra) -> None:
+        """Keep members that an upstream sent and we have no place for."""
+        if self.extra is None:
+            self.extra = nothing()
+        self.extra.add(event)
+
     def finish(self, event: Finish) -> None:
         """Take the end. A count given there is the exact one and replaces the sum."""
         self.reason = event.reason
@@ -134,6 +144,8 @@ class Fold:
             choice.finish(event)
         elif isinstance(event, ToolCallArguments):
             choice.add_arguments(event.call, event.text)
+        elif isinstance(event, Extra):
+            choice.add_extra(event)
 
     def of_prompt(self, prompt: int) -> Sequence[FoldedChoice]:
         """The choices that were made of one prompt."""
@@ -143,6 +155,16 @@ class Fold:
     def prompts(self) -> int:
         """The number of prompts."""
         return len(self.choices) // self._n
+
+    @property
+    def extra(self) -> Kept:
+        """What upstreams sent beyond our shapes, of all choices; the last of a name holds."""
+        kept = nothing()
+        for choice in self.choices:
+            if choice.extra is not None:
+                kept.body.update(choice.extra.body)
+                kept.usage.update(choice.extra.usage)
+        return kept
 
     @property
     def usage(self) -> Usage:

@@ -9,6 +9,7 @@ from qwen_openai.errors import ApiError, EngineFailed, InvalidRequest
 from qwen_openai.protocol.response_items import FunctionTool
 from qwen_openai.protocol.responses_api import ResponsesRequest
 from qwen_openai.protocol.wire import Wire
+from qwen_openai.responses.extras import with_members
 from qwen_openai.responses.fold import Fold
 from qwen_openai.responses.output_items import Change, Output
 from qwen_openai.sse import frame
@@ -106,19 +107,22 @@ class ResponsesReply:
         return {**change, "sequence_number": number}
 
     def _response(self, status: str, **members: object) -> dict[str, object]:
+        extra = self._fold.choices[0].extra
         return {
+            **({} if extra is None else {**extra.delta, **extra.choice, **extra.body}),
             **self._head,
             "status": status,
             "error": None,
             "incomplete_details": None,
             "output": self._fold.output.body(),
             **self._told,
+            **({} if extra is None else _tier(extra.body)),
             **members,
         }
 
     def _usage(self) -> dict[str, object]:
         usage = self._fold.usage
-        return {
+        told: dict[str, object] = {
             "input_tokens": usage.prompt_tokens,
             "input_tokens_details": {
                 "cached_tokens": usage.cached_tokens,
@@ -128,6 +132,7 @@ class ResponsesReply:
             "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
             "total_tokens": usage.total_tokens,
         }
+        return with_members(told, self._fold.extra.usage)
 
 
 def _told(request: ResponsesRequest, job: Job) -> dict[str, object]:
@@ -161,6 +166,12 @@ def _told(request: ResponsesRequest, job: Job) -> dict[str, object]:
         "truncation": request.truncation or "disabled",
         **({} if request.user is None else {"user": request.user}),
     }
+
+
+def _tier(body: dict[str, object]) -> dict[str, object]:
+    """Return the tier that an upstream says it served the request in."""
+    tier = body.get("service_tier")
+    return {"service_tier": tier} if isinstance(tier, str) else {}
 
 
 def _tool(tool: FunctionTool) -> dict[str, object]:

@@ -45,6 +45,7 @@ def adapt_responses(
         family=served.family,
         limits=gateway.limits,
         refuses=served.refuses,
+        hands_on=served.hands_on,
     )
     if caller.strict:
         refuse_ignored(job.ignored)

@@ -5,6 +5,8 @@ and numbers of calls that are missing, usage in every chunk, in the last one, or
 that events have no room for become `Extra`.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -25,10 +27,17 @@ from qwen_openai.engines.upstream.logprobs import chat_logprobs, completion_logp
 from qwen_openai.engines.upstream.usage import Usage
 from qwen_openai.errors import ApiError
 
-_BODY = frozenset(("id", "object", "created", "model", "choices", "system_fingerprint", "usage"))
+_BODY = frozenset(
+    ("id", "object", "created", "model", "choices", "system_fingerprint", "usage", "error")
+)
 _CHOICE = frozenset(("index", "delta", "message", "text", "logprobs", "finish_reason"))
 _DELTA = frozenset(
     ("role", "content", "reasoning_content", "reasoning", "tool_calls", "function_call")
+)
+# A backslash, a pair of halves, or a half alone, which is what has no group.
+_SURROGATES = re.compile(
+    r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 _MISSHAPEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 # What an answer was not finished with, but ended by.
@@ -91,7 +100,7 @@ class Reader:
         try:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
-            raise self._report.failed("sent an event that is no JSON") from None
+            chunk = self._nearly_json(data)
         if type(chunk) is not dict:
             raise self._report.failed("sent an event that is no chunk of an answer")
         self._check(chunk)
@@ -111,7 +120,7 @@ class Reader:
         try:
             answer = orjson.loads(body)
         except orjson.JSONDecodeError:
-            raise self._report.failed("sent an answer that is no JSON") from None
+            answer = self._nearly_json(body.decode("utf-8", "replace"))
         if type(answer) is not dict:
             raise self._report.failed("sent what is no answer")
         self._check(answer)
@@ -132,6 +141,16 @@ class Reader:
             if answer.get("object") == "error" or "message" in answer or "detail" in answer:
                 raise self._failed(answer)
             raise self._report.failed("sent what is no part of an answer")
+
+    def _nearly_json(self, data: str) -> object:
+        """Read what Python's json writes and nobody else reads: halves of surrogate pairs, NaN and
+        Infinity."""
+        whole = _SURROGATES.sub(lambda found: found[1] or "\\ufffd", data)
+        try:
+            value: object = json.loads(whole)
+        except (ValueError, RecursionError):
+            raise self._report.failed("sent what is no JSON") from None
+        return value
 
     def _failed(self, error: object) -> ApiError:
         return self._report.of_event(error)

@@ -99,5 +99,5 @@ class Calls:
     def _id(self, call: _Call) -> str:
         if call.id:
             return call.id
-        named = f"{self._job.id}/{self._index}/{call.number}"
+        named = f"{self._job.id}/{self._index}/upstream/{call.number}"
         return f"call_{blake2b(named.encode(), digest_size=12).hexdigest()}"
