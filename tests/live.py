@@ -57,7 +57,7 @@ def _as_it_is(app: ASGIApp) -> ASGIApp:
 
 @asynccontextmanager
 async def live(
-    engine: Engine | None, wrap: Callable[[ASGIApp], ASGIApp] = _as_it_is, **values: object
+    engine: Engine | None, /, wrap: Callable[[ASGIApp], ASGIApp] = _as_it_is, **values: object
 ) -> AsyncIterator[Live]:
     """Serve an engine in the test's own loop, so that the test may hold its gates. ``wrap`` may put
     something around the application."""
