@@ -5,7 +5,7 @@ a stream. Knows no endpoint's shapes.
 """
 
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -14,14 +14,13 @@ from starlette.types import Receive, Scope, Send
 from qwen_openai.chat import Opened
 from qwen_openai.core import Event, Job
 from qwen_openai.errors import ApiError, ContextLengthExceeded
-from qwen_openai.observe.record import Record
 from qwen_openai.responses.fold import Fold
 from qwen_openai.routes.body import read_json_bytes
 from qwen_openai.routes.disconnect import until_disconnect
 from qwen_openai.routes.entry import Entry, entered
 from qwen_openai.routes.gateway import Caller, Gateway, Served
-from qwen_openai.routes.notes import key_of, note_headers, note_usage, record_of
-from qwen_openai.routes.respond import send_events, send_json
+from qwen_openai.routes.notes import key_of, note_headers, record_of
+from qwen_openai.routes.respond import Pings, send_events, send_json
 from qwen_openai.routes.work import off_loop
 
 _T = TypeVar("_T")
@@ -98,15 +97,18 @@ async def answer(gateway: Gateway, scope: Scope, send: Send, asked: Asked) -> No
     if job.grammar is not None:
         await gateway.grammars.check(job.grammar)
     with entered(gateway, scope, asked.jobs) as entry:
-        opened = await open_all(asked.served, asked.jobs, entry, prompt_param=asked.prompt_param)
-        try:
-            await _send(send, asked, opened, record)
-        finally:
-            note_usage(scope, asked.fold.usage)
-            await opened.aclose()
+        if asked.stream:
+            settings = gateway.settings
+            await _stream(send, asked, entry, Pings(settings.ping_interval, settings.ping_early))
+        else:
+            await _send_whole(send, asked, entry)
 
 
-async def open_all(
+async def _open(asked: Asked, entry: Entry) -> Opened:
+    return await open_jobs(asked.served, asked.jobs, entry, prompt_param=asked.prompt_param)
+
+
+async def open_jobs(
     served: Served, jobs: Sequence[Job], entry: Entry, *, prompt_param: str
 ) -> Opened:
     """Start jobs as `ChatService.open_all` does, for a request whose prompt came in
@@ -123,29 +125,50 @@ async def open_all(
         entry.record.settle()
 
 
-async def _send(send: Send, asked: Asked, opened: Opened, record: Record) -> None:
+async def _send_whole(send: Send, asked: Asked, entry: Entry) -> None:
+    fold = asked.fold
+    opened = await _open(asked, entry)
+    try:
+        async for event in opened:
+            fold.add(event)
+        headers = note_headers(opened.changes, asked.jobs[0].ignored)
+        await send_json(send, asked.reply.body(fold), headers=headers)
+    finally:
+        entry.record.usage = fold.usage
+        await opened.aclose()
+
+
+async def _stream(send: Send, asked: Asked, entry: Entry, pings: Pings) -> None:
+    """Send the answer as a stream. It begins once there is something of the answer, so that a
+    failure before keeps its status, unless ``pings`` have begun it."""
+    job, reply = asked.jobs[0], asked.reply
+    changes: list[str] = list(job.changes)
+
+    def headers() -> Mapping[str, str]:
+        return note_headers(changes, job.ignored)
+
+    def failed(error: ApiError) -> bytes:
+        entry.record.fail(error)
+        return reply.failed(error)
+
+    frames = _frames(asked, entry, changes)
+    await send_events(send, frames, headers=headers, done=reply.done, failed=failed, pings=pings)
+
+
+async def _frames(asked: Asked, entry: Entry, changes: list[str]) -> AsyncGenerator[bytes, None]:
+    """Open the answer, note in ``changes`` what was altered, and yield the frames."""
     fold, reply = asked.fold, asked.reply
-    headers = note_headers(opened.changes, asked.jobs[0].ignored)
-    if asked.stream:
-
-        def failed(error: ApiError) -> bytes:
-            record.fail(error)
-            return reply.failed(error)
-
-        frames = _frames(opened, reply, fold)
-        await send_events(send, frames, headers=headers, done=reply.done, failed=failed)
-        return
-    async for event in opened:
-        fold.add(event)
-    await send_json(send, reply.body(fold), headers=headers)
-
-
-async def _frames(opened: Opened, reply: Reply, fold: Fold) -> AsyncGenerator[bytes, None]:
-    for chunk in reply.opening():
-        yield reply.frame(chunk)
-    async for event in opened:
-        fold.add(event)
-        for chunk in reply.chunks(event):
+    opened = await _open(asked, entry)
+    changes[:] = opened.changes
+    try:
+        for chunk in reply.opening():
             yield reply.frame(chunk)
-    for chunk in reply.closing(fold):
-        yield reply.frame(chunk)
+        async for event in opened:
+            fold.add(event)
+            for chunk in reply.chunks(event):
+                yield reply.frame(chunk)
+        for chunk in reply.closing(fold):
+            yield reply.frame(chunk)
+    finally:
+        entry.record.usage = fold.usage
+        await opened.aclose()

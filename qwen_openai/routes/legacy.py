@@ -15,8 +15,8 @@ from qwen_openai.routes.body import read_json_bytes
 from qwen_openai.routes.disconnect import until_disconnect
 from qwen_openai.routes.entry import entered
 from qwen_openai.routes.gateway import Gateway, Served
-from qwen_openai.routes.generate import open_all
-from qwen_openai.routes.notes import key_of, note_headers, note_usage, record_of
+from qwen_openai.routes.generate import open_jobs
+from qwen_openai.routes.notes import key_of, note_headers, record_of
 from qwen_openai.routes.respond import send_json
 from qwen_openai.routes.work import off_loop
 
@@ -45,7 +45,7 @@ class LegacyChat:
         record = record_of(scope)
         record.model = job.model
         with entered(self._gateway, scope, [job]) as entry:
-            opened = await open_all(served, [job], entry, prompt_param="prompt")
+            opened = await open_jobs(served, [job], entry, prompt_param="prompt")
             try:
                 async for event in opened:
                     fold.add(event)
@@ -54,5 +54,5 @@ class LegacyChat:
                 body = legacy_body(fold.choices[0].text, request.history, request.prompt, now)
                 await send_json(send, body, headers=note_headers(opened.changes, job.ignored))
             finally:
-                note_usage(scope, fold.usage)
+                record.usage = fold.usage
                 await opened.aclose()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from starlette.types import Scope
 
-from qwen_openai.core import Usage
 from qwen_openai.gateway.keys import ANYBODY, Key
 from qwen_openai.observe.record import Record
 
@@ -38,11 +37,6 @@ def record_of(scope: Scope) -> Record:
     if record is None:
         record = scope[_RECORD] = Record(method=scope["method"])
     return record
-
-
-def note_usage(scope: Scope, usage: Usage) -> None:
-    """Leave the token counts for log line, metrics and ledger."""
-    record_of(scope).usage = usage
 
 
 def note_key(scope: Scope, key: Key) -> None:
