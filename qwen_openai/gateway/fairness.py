@@ -11,7 +11,7 @@ from collections import OrderedDict
 from itertools import islice
 from typing import Generic, TypeVar
 
-# Entries and owners without a meaning left are swept out when there are this many more than needed.
+# Entries and owners without a meaning left are swept out when there are so many more than others.
 _SLACK = 64
 
 
@@ -55,6 +55,7 @@ class FairQueue(Generic[_TurnT]):
         self._crowds: dict[int, dict[str, None]] = {}
         self._longest = 0
         self._waiting_owners = 0
+        self._sweep_at = _SLACK
 
     def __len__(self) -> int:
         return self._length
@@ -145,7 +146,7 @@ class FairQueue(Generic[_TurnT]):
     def _owner(self, name: str) -> _Owner[_TurnT]:
         owner = self._owners.get(name)
         if owner is None:
-            if len(self._owners) > 2 * self._waiting_owners + _SLACK:
+            if len(self._owners) >= self._sweep_at:
                 self._sweep_owners()
             owner = self._owners[name] = _Owner()
         return owner
@@ -196,3 +197,4 @@ class FairQueue(Generic[_TurnT]):
             for name, owner in self._owners.items()
             if owner.waiting or owner.reached > self._now
         }
+        self._sweep_at = 2 * len(self._owners) + _SLACK

@@ -136,7 +136,7 @@ def test_a_hundred_at_once_with_k_left_let_in_exactly_k(
     }[kind]
     clocks = Clocks()
     limiter = clocks.limit(**limits) if of_all else clocks.limit()
-    whose = key(**({} if of_all else limits))
+    whose = Key(id="k", name="k", limits=KeyLimits() if of_all else KeyLimits(**limits))
     held = [limiter.reserve(whose, 7) for _ in range(100 - left)]
 
     async def one(number: int) -> bool:
