@@ -15,9 +15,14 @@ from qwen_openai.models.layout import default_home
 from tests.cli.program import environment
 from tests.live import call
 from tests.real import real_files
+from tests.upstream.process import mocks
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tiktoken"}
+# What makes answers or fetches models: a gateway that only hands requests on needs none of it.
+LOCAL = HEAVY | {"xllamacpp", "llguidance", "modelscope", "tokenizers", "numpy", "filelock"}
+# What belongs to other commands.
+_OF_COMMANDS = {"openai", "httpx2", "prompt_toolkit"}
 _CONTRACT = "torch stays out of the gateway"
 
 _IMPORTED = re.compile(r"^import time:.*\| +([A-Za-z_]\w*)[.\w]*$", re.MULTILINE)
@@ -82,6 +87,7 @@ def test_the_contracts_hold_in_a_copy(copy: Path) -> None:
     [
         "",
         ".app",
+        ".cli.panel",
         ".cli.serve",
         ".cli.convert",
         ".cli.extras",
@@ -146,6 +152,18 @@ def test_serving_brings_no_torch(tmp_path: Path) -> None:
     seen = _imported(tmp_path / "log")
     assert {"fastapi", "qwen_openai"} <= seen
     assert not seen & HEAVY
+
+
+def test_serving_upstreams_alone_brings_nothing_that_makes_answers(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with mocks("a") as (mock,):
+        only = ("--engine", "upstream", "--upstreams", mock.url, "--database", "off")
+        with _serving(tmp_path, log, *only) as port:
+            _ask(port)
+            assert call(port, "GET", "/v1/capabilities").status == 200
+    seen = _imported(log)
+    assert {"fastapi", "aiohttp", "qwen_openai"} <= seen
+    assert not seen & (LOCAL | _OF_COMMANDS)
 
 
 @pytest.mark.real

@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _METHODS = ("GET", "POST")
@@ -62,14 +63,29 @@ class CrossOriginHeaders(_CrossOrigin):
 
 class Preflight(_CrossOrigin):
     """Answers a true preflight of a named origin, which a browser sends without a key; any other
-    OPTIONS is a request like the rest."""
+    OPTIONS is a request like the rest, and so is one that asks for what is not allowed."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "OPTIONS":
-            headers = Headers(scope=scope)
-            origin = headers.get("origin")
-            asks = "access-control-request-method" in headers
-            if origin is not None and asks and self.is_allowed_origin(origin):
-                await self.preflight_response(headers)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        allowed = self._allowed(scope)
+        if allowed is None:
+            await self.app(scope, receive, send)
+        else:
+            await Response(status_code=204, headers=allowed)(scope, receive, send)
+
+    def _allowed(self, scope: Scope) -> dict[str, str] | None:
+        if scope["type"] != "http" or scope["method"] != "OPTIONS":
+            return None
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        asks = "access-control-request-method" in headers
+        if origin is None or not asks or not self.is_allowed_origin(origin):
+            return None
+        answer = self.preflight_response(headers)
+        if answer.status_code != 200:
+            return None
+        # Starlette's has a body of its own, in no shape of ours.
+        return {
+            name: value
+            for name, value in answer.headers.items()
+            if name == "vary" or name.startswith("access-control-")
+        }
