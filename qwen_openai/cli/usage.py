@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,15 +18,15 @@ from typing import Annotated
 import typer
 from rich.cells import cell_len
 
-from qwen_openai import settings
+from qwen_openai.cli.database import with_database
+from qwen_openai.cli.spans import iso, seconds_of
 from qwen_openai.errors import StartupError
 from qwen_openai.gateway.store import database
 from qwen_openai.gateway.store import usage as store
 from qwen_openai.gateway.store.reading import reading
 from qwen_openai.gateway.store.usage import GROUPS, Sums, Which
 
-_AGO = re.compile(r"(\d{1,5})([dhm])")
-_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+_AGO = re.compile(r"\d+[a-z]")
 _NUMBERS = ("requests", "prompt", "cached", "completion", "errors", "refused", "aborted")
 _SECONDS = ("first token", "p50", "p95")
 
@@ -42,7 +43,9 @@ class Report:
     names: Mapping[str, str]
 
 
+@with_database
 def usage(  # noqa: PLR0913  # one for each flag, as typer reads them
+    path: Path,
     by: Annotated[
         str,
         typer.Option(
@@ -50,7 +53,7 @@ def usage(  # noqa: PLR0913  # one for each flag, as typer reads them
         ),
     ] = "day,key,model",
     since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="A day (UTC), a time, or 7d, 24h, 30m.")
+        str, typer.Option("--since", metavar="TIME", help="A day (UTC), a moment, or 7d, 24h, 30m.")
     ] = "30d",
     until: Annotated[
         str | None,
@@ -68,13 +71,6 @@ def usage(  # noqa: PLR0913  # one for each flag, as typer reads them
     as_csv: Annotated[
         bool, typer.Option("--csv", metavar=" ", help="As CSV, for spreadsheets.")
     ] = False,
-    file: Annotated[
-        Path | None,
-        typer.Option("--database", metavar="FILE", help="The database, unless a setting names it."),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="A config file that names it.")
-    ] = None,
 ) -> None:
     """Show what was used, by day, key and model.
 
@@ -85,11 +81,15 @@ def usage(  # noqa: PLR0913  # one for each flag, as typer reads them
       qwen-openai usage --by key --since 2026-11-01
       qwen-openai usage --by day,model --key anna --csv
     """
-    now = datetime.now(UTC)
+    now = time.time()
     groups = _groups(by)
     begin = _time(since, "--since", now)
     end = None if until is None else _time(until, "--until", now, ends=True)
-    path = _path(file, config)
+    if not path.is_file():
+        raise StartupError(
+            f"There is no database at {path}.",
+            fix="Give the file with --database; a server makes it when it first starts.",
+        )
     try:
         with reading(path) as connection:
             report = _report(connection, groups, begin, end, (key, model))
@@ -107,8 +107,8 @@ def to_json(report: Report) -> dict[str, object]:
     """Return the report as JSON has it: bare numbers, None where there is none."""
     return {
         "by": report.by,
-        "since": _iso(report.since),
-        "until": _iso(report.until),
+        "since": iso(report.since),
+        "until": iso(report.until),
         "rows": [_flat(row, report.names) for row in report.rows],
         "total": _flat(report.total, report.names),
     }
@@ -162,42 +162,25 @@ def _groups(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         if name not in GROUPS:
-            raise StartupError(
-                f"Usage cannot be summed by {name!r}.", fix=f"Use some of {', '.join(GROUPS)}."
+            raise typer.BadParameter(
+                f"usage cannot be summed by {name!r}, but by {', '.join(GROUPS)}"
             )
     return names
 
 
-def _path(file: Path | None, config: Path | None) -> Path:
-    path = file or database.path_of(settings.load(config=config).settings)
-    if path is None:
-        raise StartupError(
-            "The settings say that nothing is kept: the database is off.",
-            fix="Give the file with --database.",
-        )
-    if not path.is_file():
-        raise StartupError(
-            f"There is no database at {path}.",
-            fix="Give the file with --database; a server makes it when it first starts.",
-        )
-    return path
-
-
-def _time(text: str, flag: str, now: datetime, *, ends: bool = False) -> float:
-    ago = _AGO.fullmatch(text)
+def _time(text: str, flag: str, now: float, *, ends: bool = False) -> float:
+    """Return the Unix time of a day, a moment or a span before ``now``; the end of a day that
+    ``ends`` something."""
+    if _AGO.fullmatch(text):
+        return now - seconds_of(text)
     try:
-        if ago is not None:
-            return (now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).timestamp()
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
         if ends and len(text) == len("2026-11-01"):
             moment += timedelta(days=1)
-        return moment.timestamp()
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise StartupError(
-            f"{flag} {text!r} is no time.",
-            fix="Write a day as 2026-11-01, a time as 2026-11-01T12:00, or 7d, 24h, 30m ago.",
+        raise typer.BadParameter(
+            f"{flag} {text!r} is no time: write 7d, 2026-11-01 or 2026-11-01T18:00+08:00"
         ) from None
 
 
@@ -249,7 +232,3 @@ def _cell(value: str | int | float | None) -> str | int | float | None:
     """A text that a spreadsheet would run as a formula is led by an apostrophe."""
     is_formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
     return f"'{value}" if is_formula else value
-
-
-def _iso(moment: float | None) -> str | None:
-    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()
