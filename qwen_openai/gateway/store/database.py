@@ -107,7 +107,9 @@ def connect(path: Path, *, busy_seconds: float = 5.0, durable: bool = False) -> 
     try:
         _make(path)
         connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
+        connection.execute("BEGIN")  # one look: another process may be making the tables
         version = _version(connection, path)
+        connection.execute("COMMIT")
         _use_wal(connection, path, time.monotonic() + busy_seconds)
         connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         if version < VERSION:

@@ -156,7 +156,7 @@ def load_keys(connection: sqlite3.Connection) -> list[tuple[bytes, Key]]:
     for digest, *row in connection.execute(query):
         try:
             loaded.append((digest, _key(row)))
-        except ValueError:
+        except StartupError:
             continue
     return loaded
 
@@ -198,22 +198,40 @@ def _limits_text(limits: KeyLimits) -> str:
 
 
 def _key(row: Sequence[object]) -> Key:
-    """Make a key of the values of _COLUMNS. Raises ValueError where a hand has spoilt them."""
+    """Make a key of the values of _COLUMNS. Raises StartupError where a hand has spoilt them."""
     id, name, models, limits, created, expires, revoked, shown = row
-    known = json.loads(str(models))
-    most = json.loads(str(limits))
-    if not isinstance(known, list) or not isinstance(most, dict) or most.keys() - _LIMITS:
-        raise ValueError(f"the row of {id} is damaged")
-    return Key(
-        id=str(id),
-        name=str(name),
-        models=tuple(map(str, known)),
-        limits=KeyLimits(**{limit: int(value) for limit, value in most.items()}),
-        created=_time(created) or 0.0,
-        expires=_time(expires),
-        revoked=_time(revoked),
-        shown=str(shown),
-    )
+    try:
+        return Key(
+            id=str(id),
+            name=str(name),
+            models=_read_models(str(models)),
+            limits=_read_limits(str(limits)),
+            created=_time(created) or 0.0,
+            expires=_time(expires),
+            revoked=_time(revoked),
+            shown=str(shown),
+        )
+    except ValueError:
+        raise StartupError(
+            f"What the database says of key {id} cannot be understood, so it opens nothing.",
+            fix="Put a backup of the database in its place.",
+        ) from None
+
+
+def _read_models(text: str) -> tuple[str, ...]:
+    models = json.loads(text)
+    if not isinstance(models, list) or not all(isinstance(each, str) for each in models):
+        raise ValueError("no list of names")
+    return tuple(models)
+
+
+def _read_limits(text: str) -> KeyLimits:
+    limits = json.loads(text)
+    if not isinstance(limits, dict) or limits.keys() - _LIMITS:
+        raise ValueError("no limits that we know")
+    if not all(type(most) is int and most > 0 for most in limits.values()):
+        raise ValueError("no numbers")
+    return KeyLimits(**limits)
 
 
 def _time(value: object) -> float | None:
