@@ -14,10 +14,14 @@ from qwen_openai.core import Job, Message, RawPrompt
 Trail = Sequence[bytes]
 """Hashes of a prompt's beginnings, the shortest first."""
 
-# Prompts are told apart by this much of them; hashing it takes about a third of a millisecond.
-_MOST_CHARACTERS = 256 * 1024
+# A text is told from others by so much of its head, of its tail, and its length; once that much of
+# a conversation has been read, by little of each. Hashing the most takes half a millisecond.
+_MOST_OF_ONE = 64 * 1024
+_MOST_OF_ALL = 256 * 1024
+_LITTLE = 128
 _BLOCK = 1024
-_MOST_BLOCKS = 256
+_MOST_BLOCKS = 128
+_MOST_ID_BLOCKS = 32
 _KEPT = 16_384
 # Longest beginnings of one conversation that are remembered: the next turn goes on from the last,
 # an edited or repeated one from a few before.
@@ -65,33 +69,42 @@ def trail_of(job: Job, model: str) -> Trail:
             rolling.update(block)
             trail.append(rolling.digest())
         return trail
-    left = _MOST_CHARACTERS
+    left = _MOST_OF_ALL
     spoken = False
     for message in job.messages:
-        for piece in _pieces(message):
-            # The length keeps two different sequences of pieces from being one.
-            rolling.update(b"%d:" % len(piece))
-            rolling.update(piece[:left].encode("utf-8", "surrogatepass"))
-            left -= min(len(piece), left)
+        told = _told(message, left)
+        left -= len(told)
+        rolling.update(told.encode("utf-8", "surrogatepass"))
         spoken = spoken or message.role != "system"
         if spoken:
             trail.append(rolling.digest())
-        if not left:
-            break
     return trail
 
 
-def _pieces(message: Message) -> Iterator[str]:
-    yield message.role
-    yield message.content
+def _told(message: Message, left: int) -> str:
+    """Return what a message is known by. Lengths keep two sequences of texts from being one."""
+    content = message.content
+    if len(content) > _LITTLE:
+        content = _cut(content, left)
+    told = f"{message.role}{len(message.content)}:{content}"
     for call in message.tool_calls:
-        yield call.name
-        yield call.arguments
+        arguments = _cut(call.arguments, left)
+        told += f"call {len(call.name)}:{call.name}{len(call.arguments)}:{arguments}"
+    return told
+
+
+def _cut(text: str, left: int) -> str:
+    most = min(max(left, _LITTLE), _MOST_OF_ONE)
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return text[:half] + text[-half:]
 
 
 def _blocks(prompt: RawPrompt) -> Iterator[bytes]:
     text = prompt.text
-    for start in range(0, min(len(text), _BLOCK * _MOST_BLOCKS), _BLOCK):
+    most = _BLOCK * (_MOST_BLOCKS if isinstance(text, str) else _MOST_ID_BLOCKS)
+    for start in range(0, min(len(text), most), _BLOCK):
         block = text[start : start + _BLOCK]
         if isinstance(block, str):
             yield block.encode("utf-8", "surrogatepass")

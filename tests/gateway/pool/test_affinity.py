@@ -99,14 +99,30 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
     assert len(fresh) <= 16
 
 
-def test_a_huge_prompt_is_known_by_its_beginning_and_takes_no_time() -> None:
+@pytest.mark.parametrize("role", ["system", "user"])
+def test_long_texts_are_known_by_their_ends_and_lengths(role: Role) -> None:
     big = "字" * (8 * 2**20)
+    talks = [
+        talk(Message(role, text), *rest)
+        for text in (big, "X" + big[1:], big[1:] + "X", big + "字")
+        for rest in ([Message("user", "a")], [Message("user", "b")])
+    ]
     begun = time.perf_counter()
-    one = trail_of(talk(Message("user", big), Message("user", "a")), "m")
-    seconds = time.perf_counter() - begun
-    other = trail_of(talk(Message("user", big), Message("user", "b")), "m")
-    assert one == other
-    assert len(one) == 1
+    trails = [trail_of(each, "m") for each in talks]
+    seconds = (time.perf_counter() - begun) / len(talks)
+    assert len({trail[-1] for trail in trails}) == len(talks)
     # A stall of the loop is promised to stay under 0.1 s; five times that is a failure.
     assert seconds < 0.5
-    assert len(trail_of(prompt(big), "m")) == 256
+
+
+def test_a_long_conversation_of_long_texts_goes_on_to_be_told_apart() -> None:
+    long = [Message("user", f"{number} " * 20_000) for number in range(100)]
+    one, other = trail_of(talk(*long), "m"), trail_of(talk(*long[:-1], Message("user", "?")), "m")
+    assert len(set(one)) == 100
+    assert one[:-1] == other[:-1]
+    assert one[-1] != other[-1]
+
+
+@pytest.mark.parametrize(("unit", "most"), [("字", 128), ((7,), 32)])
+def test_of_a_huge_prompt_the_first_blocks_count(unit: str | tuple[int, ...], most: int) -> None:
+    assert len(trail_of(prompt(unit * 2**20), "m")) == most

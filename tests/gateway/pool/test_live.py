@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import openai
 import pytest
+from starlette.types import ASGIApp
 
 from qwen_openai.core import Job
 from qwen_openai.engines.fake import FakeEngine, Script, Step, echo
@@ -33,20 +34,26 @@ class House:
 
 
 @asynccontextmanager
-async def house(script: Script = echo, **values: object) -> AsyncIterator[House]:
+async def house(script: Script = echo, **values: float) -> AsyncIterator[House]:
     """Two servers and the gateway in front of them."""
     engines = {name: FakeEngine(slots=64) for name in ("a", "b")}
     for engine in engines.values():
         engine.script = script
-    name = {"served_model_name": MODEL}
-    async with live(engines["a"], **name) as a, live(engines["b"], **name) as b:
+    async with (
+        live(engines["a"], served_model_name=MODEL) as a,
+        live(engines["b"], served_model_name=MODEL) as b,
+    ):
         servers = {"a": a, "b": b}
         told = [{"url": server.url, "name": label} for label, server in servers.items()]
         async with (
-            live(None, upstreams=told, **values) as front,
+            live(None, wrap=as_it_is, upstreams=told, **values) as front,
             openai.AsyncOpenAI(base_url=front.base_url, api_key="x", max_retries=0) as client,
         ):
             yield House(engines, servers, front, client)
+
+
+def as_it_is(app: ASGIApp) -> ASGIApp:
+    return app
 
 
 async def ask(house: House, text: str = "Hi there") -> str:
@@ -95,7 +102,9 @@ async def test_conversations_stay_where_they_are() -> None:
                     for place in range(turn + 1)
                     for role in ("user", "assistant")
                 ][:-1]
-                await it.client.chat.completions.create(model=MODEL, messages=said)  # type: ignore[call-overload]  # a list of messages
+                body = {"model": MODEL, "messages": said}
+                port = it.front.port
+                await asyncio.to_thread(call, port, "POST", "/v1/chat/completions", body)
             [home] = [name for name, n in it.started().items() if n != before[name]]
             assert it.started()[home] == before[home] + 3
             homes[home] += 1
