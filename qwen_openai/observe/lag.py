@@ -5,19 +5,16 @@ requests.
 """
 
 import asyncio
-from collections.abc import Callable
 
 _PERIOD = 0.1
-# Seconds. What is told is the worst of this one and the one before it.
-_WINDOW = 30.0
 
 
 class Lag:
     """Watches the loop it is started in."""
 
-    def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
-        """``clock`` stands in for the loop's own."""
-        self._clock = clock
+    def __init__(self, *, window: float = 30.0) -> None:
+        """What is told is the worst of the present window and the one before; in seconds."""
+        self._window = window
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._window_ends = 0.0
@@ -25,17 +22,15 @@ class Lag:
 
     @property
     def worst(self) -> float:
-        """The longest delay of the last half to whole minute, in seconds."""
+        """The longest delay of late, in seconds."""
         return max(self._now, self._before)
 
     def start(self) -> None:
         """Begin to watch."""
         loop = asyncio.get_running_loop()
-        if self._clock is None:
-            self._clock = loop.time
-        self._due = self._clock() + _PERIOD
-        self._window_ends = self._due + _WINDOW
-        self._timer = loop.call_later(_PERIOD, self._tick, loop, self._clock)
+        self._due = loop.time() + _PERIOD
+        self._window_ends = self._due + self._window
+        self._timer = loop.call_later(_PERIOD, self._tick, loop)
 
     def stop(self) -> None:
         """End watching; without `start` it does nothing."""
@@ -43,11 +38,11 @@ class Lag:
             self._timer.cancel()
             self._timer = None
 
-    def _tick(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
-        now = clock()
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
         if now >= self._window_ends:
             self._before, self._now = self._now, 0.0
-            self._window_ends = now + _WINDOW
+            self._window_ends = now + self._window
         self._now = max(self._now, now - self._due)
         self._due = now + _PERIOD
-        self._timer = loop.call_later(_PERIOD, self._tick, loop, clock)
+        self._timer = loop.call_later(_PERIOD, self._tick, loop)

@@ -45,7 +45,7 @@ _REJECTIONS = frozenset(
 # Failures that are the upstream's which had the request last.
 _BLAMED = frozenset({"upstream_error", "upstream_timeout"})
 # Names of models and upstreams that come and go; above this one is called `other`.
-_MOST_NAMES = 500
+_MOST_NAMES = 200
 _OTHER = "other"
 _CLASSES = {0: "none", 1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
 

@@ -8,7 +8,6 @@ never at a URL built from headers.
 import asyncio
 import re
 import time
-import traceback
 import uuid
 from collections.abc import Mapping, Sequence
 
@@ -28,7 +27,7 @@ from qwen_openai.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
-from qwen_openai.observe.logs import printable, request_line
+from qwen_openai.observe.logs import frames_of, printable, request_line
 from qwen_openai.observe.record import Record
 from qwen_openai.responses.errors import error_body, legacy_error_body
 from qwen_openai.routes.auth import OPEN_PATHS
@@ -40,6 +39,8 @@ from qwen_openai.routes.respond import INTERNAL_ERROR, send_and_drain, send_json
 _REQUEST_ID = re.compile(rb"[\w-]{1,128}", re.ASCII)
 # Of version 00: neither id may be all zeros.
 _TRACE = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+# Those nearest to where it broke: a line stays below 10 KB.
+_MOST_FRAMES = 30
 # What nginx notes where a client has gone; nobody is sent it.
 _CLIENT_LEFT = 499
 # The version of the REST API that OpenAI names in every response.
@@ -149,12 +150,11 @@ class Envelope:
 
     def _log_bug(self, scope: Scope, error: Exception) -> None:
         """Where it broke, without the message: that may quote the request."""
-        frames = traceback.extract_tb(error.__traceback__)
         self._log.error(
             "request failed",
             path=printable(scope["path"]),
             error=type(error).__name__,
-            frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+            frames=frames_of(error)[-_MOST_FRAMES:],
         )
 
     def _write_log(self, scope: Scope, record: Record) -> None:
