@@ -93,7 +93,7 @@ class PooledModel:
                     raise UpstreamFailed("The upstream's answer broke off. Try again.")
                 except Exception as error:  # whatever a client raises is judged
                     verdict = self._around.judge(error)
-                    turn.failed(verdict)
+                    turn.failed(error, verdict)
                     if begun or not verdict.elsewhere:
                         raise
                     search.failed(replica, error, verdict)
@@ -115,7 +115,7 @@ class PooledModel:
                     return await call(replica.client, self._own(replica))
                 except Exception as error:  # as above
                     verdict = self._around.judge(error)
-                    turn.failed(verdict)
+                    turn.failed(error, verdict)
                     if not verdict.elsewhere:
                         raise
                     search.failed(replica, error, verdict)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
+import structlog
+
 from qwen_openai.engines.base import Engine, Health
 from qwen_openai.gateway.pool.affinity import Affinity
 from qwen_openai.gateway.pool.breaker import Breaker
@@ -20,6 +22,8 @@ from qwen_openai.upstreams import Upstream
 
 if TYPE_CHECKING:
     from qwen_openai.gateway.pool.connecting import Connections
+
+_log = structlog.get_logger(__name__)
 
 # Seconds that start and apply wait for the first look at an upstream.
 _FIRST_LOOKS = 2.0
@@ -153,7 +157,16 @@ class Pool:
             random=self._random,
         )
 
+        up = True
+
         def changed() -> None:
+            nonlocal up
+            if up and breaker.state == "open":
+                up = False
+                _log.warning("upstream is down", upstream=label, reason=replica.trouble)
+            elif not up and breaker.state == "closed":
+                up = True
+                _log.info("upstream is back", upstream=label)
             prober.wake()
             self._refresh(replica)
 

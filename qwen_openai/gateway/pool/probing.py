@@ -11,7 +11,7 @@ from random import Random
 
 import structlog
 
-from qwen_openai.gateway.pool.replica import Replica
+from qwen_openai.gateway.pool.replica import Replica, reason_of
 from qwen_openai.gateway.pool.seams import Judge, Seen
 
 _log = structlog.get_logger(__name__)
@@ -41,6 +41,7 @@ class Prober:
         self._interval = interval
         self._limit = limit
         self._random = random
+        self._warned = False
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -118,20 +119,21 @@ class Prober:
         if not blames or proven:
             # It answers: a server need not list its models, and a busy one may be slow to.
             self._good()
+            self._told_nothing(error)
             return
-        if not replica.trouble:
-            _log.warning("upstream is down", upstream=replica.label, reason=_reason(error))
-        replica.trouble = _reason(error)
+        replica.trouble = reason_of(error)
         replica.breaker.trip()
 
     def _good(self) -> None:
+        self._replica.known = True
+        self._replica.breaker.close()
+
+    def _told_nothing(self, error: Exception) -> None:
         replica = self._replica
-        if replica.trouble or replica.breaker.state != "closed":
-            _log.info("upstream is back", upstream=replica.label)
-        replica.trouble = ""
-        replica.known = True
-        replica.breaker.close()
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+        if not replica.names and not self._warned:
+            self._warned = True
+            _log.warning(
+                "upstream does not say which models it has; name them in its `models`",
+                upstream=replica.label,
+                reason=reason_of(error),
+            )

@@ -34,16 +34,18 @@ class Turn:
             self.whole = True
             self._replica.breaker.succeeded(self._mark)
 
-    def failed(self, verdict: Verdict) -> None:
+    def failed(self, error: Exception, verdict: Verdict) -> None:
         """It broke."""
         if verdict.blames:
+            self._replica.trouble = reason_of(error)
             self._replica.breaker.failed(self._mark)
         if verdict.pause is not None and verdict.pause > _SHORT_PAUSE:
             self._replica.rest(verdict.pause)
 
 
 class Replica:
-    """An upstream that may serve several models. ``answers`` counts those that have begun."""
+    """An upstream that may serve several models. ``answers`` counts those that have begun;
+    ``names`` are those that clients use for its models, each with its own name of it."""
 
     def __init__(
         self, upstream: Upstream, label: str, client: Client, breaker: Breaker, settings: Settings
@@ -56,8 +58,9 @@ class Replica:
         self.seen: Seen | None = None
         # Whether it has ever been heard of, by a look or an answer.
         self.known = False
-        # What went wrong last, for the log and for health; "" while nothing is wrong.
+        # What went wrong last, for the log.
         self.trouble = ""
+        self.names: Mapping[str, str] = {}
         self._rests_until = 0.0
         self.configure(upstream, settings)
 
@@ -66,14 +69,8 @@ class Replica:
         self.upstream = upstream
         self.weight = upstream.weight
         self._longest_rest = settings.probe_interval
+        self._name()
         self.breaker.configure(settings.breaker_failures, settings.probe_interval)
-
-    @property
-    def names(self) -> Mapping[str, str]:
-        """The names that clients use for its models, and its own for each."""
-        if self.upstream.models:
-            return self.upstream.models
-        return {} if self.seen is None else {name: name for name in self.seen.models}
 
     @property
     def kind(self) -> Kind:
@@ -108,9 +105,18 @@ class Replica:
     def see(self, seen: Seen) -> None:
         """Take what a look has shown."""
         self.seen = seen
+        self._name()
         self.known = True
         if self.upstream.kind == "auto":
             self.client.kind = seen.kind
+
+    def _name(self) -> None:
+        if self.upstream.models:
+            self.names = self.upstream.models
+        elif self.seen is not None:
+            # What another server says is put into headers and logs: nothing odd.
+            told = (name for name in self.seen.models if name and name.isprintable())
+            self.names = {name: name for name in told}
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:
@@ -120,3 +126,8 @@ class Replica:
             yield Turn(self)
         finally:
             self.in_flight -= 1
+
+
+def reason_of(error: Exception) -> str:
+    """Return what to say of a failure in the log."""
+    return str(error) or type(error).__name__

@@ -5,8 +5,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from qwen_openai.core import Started, Text
+from qwen_openai.engines.upstream.failures import ModelGone
 from qwen_openai.errors import EngineUnavailable, UpstreamFailed
 from qwen_openai.gateway.pool import Pool
 from qwen_openai.gateway.pool.pool import labelled
@@ -275,3 +277,43 @@ async def test_a_pool_without_upstreams_loads_and_holds_nothing() -> None:
     assert pool._connections is None
     await pool.aclose()
     assert "qwen_openai.gateway.pool" in sys.modules
+
+
+async def test_what_happens_to_an_upstream_is_said_once() -> None:
+    with capture_logs() as logs:
+        async with pooled(upstreams("a"), probe_interval=0.05) as it:
+            down(it.net["a"])
+            await until(lambda: it.states() == {"a": "open"})
+            for _ in range(3):
+                await looked(it.net["a"])
+            it.net["a"].sight = Sight({"qwen2.5": 1})
+            await until(lambda: it.states() == {"a": "up"})
+            down(it.net["a"])
+            await until(lambda: it.states() == {"a": "open"})
+    told = [line for line in logs if line["log_level"] == "warning"]
+    assert [(line["event"], line["reason"]) for line in told] == [
+        ("upstream is down", "It broke."),
+        ("upstream is down", "It broke."),
+    ]
+
+
+async def test_who_does_not_list_models_is_named_once_in_the_log() -> None:
+    def silent(client: ScriptedClient) -> None:
+        client.sight = ModelGone("no such endpoint")
+
+    with capture_logs() as logs:
+        named = upstreams("b", models=["qwen2.5"])
+        net = Net({"a": silent, "b": silent})
+        async with pooled([*upstreams("a"), *named], net, probe_interval=0.02) as it:
+            for _ in range(3):
+                await looked(it.net["a"])
+            assert it.states() == {"a": "up", "b": "up"}
+            assert list(it.pool.models) == ["qwen2.5"]
+    assert [line["upstream"] for line in logs] == ["a"]
+    assert "`models`" in logs[0]["event"]
+
+
+async def test_odd_names_are_not_taken_over() -> None:
+    net = Net({"a": shows("fine", "", "x\r\nset-cookie: y")})
+    async with pooled(upstreams("a"), net) as it:
+        assert list(it.pool.models) == ["fine"]
