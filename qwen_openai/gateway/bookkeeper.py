@@ -234,8 +234,8 @@ class Bookkeeper:
     def _well(self) -> None:
         self._back_off = 0.0
         if self._trouble:
-            self._trouble = ""
             self._log.info("usage is being written down again", dropped=self.dropped)
+            self._trouble = ""
 
     def _speak(self, trouble: str, **more: object) -> None:
         """Log one line for each trouble, at most one a minute."""

@@ -66,7 +66,8 @@ class Book:
         self._connect = connect
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
-        self._file = (0, 0)
+        self._file: tuple[int, int] | None = None
+        self._wal: tuple[int, int] | None = None
         self._version = -1
         self._look_again = 0.0
 
@@ -81,7 +82,8 @@ class Book:
         connection = self._connect(self.path, busy_seconds=busy_seconds)
         try:
             connection.execute(f"PRAGMA busy_timeout={_BUSY}")
-            self._file = self._there()
+            self._file = _identity(self.path)
+            self._wal = _identity(_beside(self.path, "-wal"))
         except BaseException:
             connection.close()
             raise
@@ -101,8 +103,19 @@ class Book:
     def check_file(self) -> None:
         """Raise Moved where the path leads to another file than the one that is open: SQLite would
         go on with the old one, which nobody will see again."""
-        if self._there() != self._file:
+        if _identity(self.path) != self._file:
+            self.close()
+            self._remove_stale_wal()
             raise Moved
+        self._wal = _identity(_beside(self.path, "-wal"))
+
+    def _remove_stale_wal(self) -> None:
+        """SQLite leaves the log of a file that has moved where it is, and would put what it holds
+        into the file that has come in its place (https://sqlite.org/howtocorrupt.html, 1.4)."""
+        wal = _beside(self.path, "-wal")
+        if self._wal is not None and _identity(wal) == self._wal:
+            wal.unlink(missing_ok=True)
+            _beside(self.path, "-shm").unlink(missing_ok=True)
 
     def standing(self, keys: Keys) -> Standing:
         """Return what was used of the limits and of these keys' budgets until now."""
@@ -143,9 +156,15 @@ class Book:
             raise sqlite3.ProgrammingError("the database is not open")
         return self._connection
 
-    def _there(self) -> tuple[int, int]:
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            raise Moved from None
-        return found.st_dev, found.st_ino
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of the same name; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
