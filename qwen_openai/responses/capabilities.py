@@ -32,12 +32,15 @@ def capabilities_body(
     family: Family,
     refuses: frozenset[str],
     endpoints: Sequence[str],
+    hands_on: bool = False,
 ) -> dict[str, object]:
     """Return the body. `family` is the row of the model as loaded, `context` tokens of prompt and
     answer together, `refuses` the parameters that its engine cannot honour, `endpoints` what there
     is to call, as "POST /v1/...". Its sampling defaults are what a request that says nothing
     gets; `thinking_sampling_defaults` those of answers with thoughts, null where they are the same.
-    `parameters_by_endpoint` holds a matrix for each path; `parameters` is the one of chat.
+    `parameters_by_endpoint` holds a matrix for each path; `parameters` is the one of chat. With
+    `hands_on` another server holds the model: the matrices say what may be sent, and what is left
+    out has that server's defaults, which are not known here, as its context may not be.
     """
     abilities = _abilities(family)
     matrices = {
@@ -50,13 +53,14 @@ def capabilities_body(
         "model": model,
         "engine": engine,
         "family": family.name,
-        "context": context,
+        "context": context or None,
+        "handed_on": hands_on,
         "tools": family.tools,
         "thinking": family.thinking,
         "fill_in": family.fill_in is not None,
         "endpoints": list(endpoints),
-        "sampling_defaults": asdict(family.sampling),
-        "thinking_sampling_defaults": None if thinking is None else asdict(thinking),
+        "sampling_defaults": None if hands_on else asdict(family.sampling),
+        "thinking_sampling_defaults": (None if thinking is None or hands_on else asdict(thinking)),
         "parameters": matrices[_CHAT],
         "parameters_by_endpoint": matrices,
     }

@@ -53,6 +53,7 @@ class Capabilities:
             family=served.family,
             refuses=info.refuses,
             endpoints=_endpoints(scope),
+            hands_on=served.hands_on,
         )
         await send_json(send, body)
 
