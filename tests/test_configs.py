@@ -1,4 +1,5 @@
-"""The memory that configs/qwen-7b-chat.toml reckons with, against the engine's own sizing."""
+"""The ready-made files: each loads, and qwen-7b-chat.toml reckons with the memory that the engine
+would take by its own sizing."""
 
 import json
 import tomllib
@@ -12,9 +13,11 @@ from qwen_openai.engines.torch_model.devices import Room
 from qwen_openai.engines.transformers.sizing import Sizing, Wanted, choose
 from qwen_openai.errors import StartupError
 from qwen_openai.models.checkpoint import Checkpoint, Qwen1Facts
-from qwen_openai.settings import Settings
+from qwen_openai.settings import Settings, check_upstreams, load
+from qwen_openai.settings.changes import TAKEN_LIVE
 
-CONFIG = Path(__file__).parents[1] / "configs" / "qwen-7b-chat.toml"
+CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIG = CONFIGS / "qwen-7b-chat.toml"
 
 # config.json of Qwen-7B-Chat; intermediate_size is 22016 there, half for each branch.
 _LAYERS, _HIDDEN, _INNER, _WORDS = 32, 4096, 11008, 151936
@@ -86,3 +89,31 @@ def test_the_answers_that_are_said_to_fit_do(fitted: Callable[[float, str], Sizi
     )
     assert least.cache_tokens // 4096 == most.cache_tokens // 4096 == 3
     assert least.sentence().startswith("weights 15.4 GB")
+
+
+@pytest.mark.parametrize("name", ["gateway.toml", "vllm.toml"])
+def test_the_gateways_load_and_need_no_model(name: str) -> None:
+    settings = load(environ={}, config=CONFIGS / name).settings
+    check_upstreams(settings)
+    assert not settings.runs_here
+    labels = [each.label for each in settings.upstreams]
+    assert len(set(labels)) == len(labels) >= 2
+    assert all(each.name for each in settings.upstreams)
+
+
+def test_the_gateways_file_says_truly_what_needs_a_restart() -> None:
+    text = (CONFIGS / "gateway.toml").read_text(encoding="utf-8")
+    above: list[str] = []
+    for line in text.partition("[[upstreams]]")[0].splitlines():
+        name = line.removeprefix("# ").partition(" = ")[0]
+        if name not in Settings.model_fields:
+            above.append(line)
+            continue
+        said = "(restart)" in line or (bool(above) and "(restart)" in above[-1])
+        assert said == (name not in TAKEN_LIVE), name
+
+
+def test_no_key_is_written_into_a_file() -> None:
+    for file in CONFIGS.glob("*.toml"):
+        for upstream in load(environ={}, config=file).settings.upstreams:
+            assert upstream.api_key is None
