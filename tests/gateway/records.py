@@ -1,8 +1,12 @@
-"""Records as the middleware hands them to the ledger."""
+"""Records as the middleware hands them to the ledger, and keys as the command makes them."""
 
 import itertools
+import time
+from pathlib import Path
 
 from qwen_openai.core import Usage
+from qwen_openai.gateway.keys import KeyLimits
+from qwen_openai.gateway.store import database, keys
 from qwen_openai.observe.record import Outcome, Record
 
 _numbers = itertools.count()
@@ -36,3 +40,10 @@ def record(
     if at is not None:
         made.at = at
     return made
+
+
+def make_key(path: Path, name: str = "anna", limits: KeyLimits | None = None) -> tuple[str, str]:
+    """Make a key and return its secret and its id."""
+    with database.opened(path) as connection:
+        secret, key = keys.insert(connection, name, limits=limits or KeyLimits(), now=time.time())
+    return secret, key.id

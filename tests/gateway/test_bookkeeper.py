@@ -21,7 +21,7 @@ from qwen_openai.gateway.limits import Limiter
 from qwen_openai.gateway.store import database, keys, usage
 from qwen_openai.gateway.store.book import Connect
 from qwen_openai.gateway.store.usage import Which
-from tests.gateway.records import record
+from tests.gateway.records import make_key, record
 from tests.live import make_settings, until
 
 
@@ -73,13 +73,6 @@ def digest(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
-def make_key(path: Path, name: str = "anna", limits: KeyLimits | None = None) -> tuple[str, str]:
-    """Return secret and id of a new key, made as the command does it."""
-    with database.opened(path) as connection:
-        secret, key = keys.insert(connection, name, limits=limits or KeyLimits(), now=time.time())
-    return secret, key.id
-
-
 class Tunable(sqlite3.Connection):
     """Is told something before every transaction."""
 
@@ -88,7 +81,7 @@ class Tunable(sqlite3.Connection):
     def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
         if statement.startswith("BEGIN"):
             super().execute(self.first)
-        return super().execute(statement, *values)
+        return super().execute(statement, *values)  # type: ignore[arg-type]  # as it is called here
 
 
 class Slow(sqlite3.Connection):
@@ -99,7 +92,7 @@ class Slow(sqlite3.Connection):
     def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
         if statement.startswith("INSERT"):
             self.gate.wait(20)
-        return super().execute(statement, *values)
+        return super().execute(statement, *values)  # type: ignore[arg-type]  # as it is called here
 
 
 def slow(gate: threading.Event) -> Connect:
