@@ -43,7 +43,8 @@ class Inquiries:
                 return await self._answered(path, question, seconds)
         except (TimeoutError, sqlite3.Error, OSError):
             raise Overloaded(
-                "The database of usage does not answer just now. Ask again later.", retry_after=5
+                "The database of usage does not answer in time. Ask for fewer days, or again later.",
+                retry_after=5,
             ) from None
 
     async def _answered(
