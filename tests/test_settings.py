@@ -162,6 +162,9 @@ def test_other_hosts_need_a_key_or_a_clear_word(host: str) -> None:
     with pytest.raises(StartupError, match="no API key is set") as caught:
         Settings(host=host).check_exposure()
     assert "QWEN_OPENAI_API_KEY" in caught.value.fix
+    assert "`qwen-openai keys create NAME`" in caught.value.fix
+    Settings(host=host).check_exposure(keys=1)
+    assert not Settings(host=host).lets_anybody_in
     load({"host": host, "api_key": "k"}, environ={}).settings.check_exposure()
     load({"host": host, "insecure_no_auth": True}, environ={}).settings.check_exposure()
 

@@ -30,7 +30,7 @@ class LocalGateway:
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "qwen_openai", "serve", "--host", "127.0.0.1"]
         # A flag beats the environment and the config file, which are those of another gateway.
-        command += ["--port", "0", "--allowed-hosts", "127.0.0.1"]
+        command += ["--port", "0", "--allowed-hosts", "127.0.0.1", "--database", "off"]
         command += ["--until-stdin-closes", "--log-level", "error"]
         self._child = subprocess.Popen(  # noqa: S603 (an argument list, no shell)
             [*command, "--", self._model],

@@ -2,12 +2,16 @@
 
 import io
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from qwen_openai.cli.panel import Ready, commands, key_status, rows, show
 from qwen_openai.engines.base import EngineInfo
+from qwen_openai.gateway.keys import KeyCount
 from qwen_openai.settings import Settings, load
 
 INFO = EngineInfo(
@@ -70,10 +74,30 @@ def test_the_url_can_be_opened_from_this_machine(host: str, url: str) -> None:
     assert _ready(host=host).url == url
 
 
-def test_who_may_use_the_server() -> None:
-    assert key_status(Settings()).startswith("none; only this machine")
-    assert key_status(load({"api_key": "k"}, environ={}).settings) == "required of every client"
+@pytest.mark.parametrize(
+    ("keys", "without", "with_master"),
+    [
+        (KeyCount(), "none; only this machine can reach the server", "the master key"),
+        (KeyCount(1, 1), "1 key", "the master key and 1 key"),
+        (KeyCount(3, 5), "3 keys", "the master key and 3 keys"),
+        (KeyCount(0, 5), "all keys are revoked or expired: nobody may come in", "the master key"),
+    ],
+)
+def test_who_may_use_the_server(keys: KeyCount, without: str, with_master: str) -> None:
+    assert key_status(Settings(), keys).endswith(without)
+    assert key_status(Settings(), keys).startswith("required") is bool(keys.made)
+    master = load({"api_key": "k"}, environ={}).settings
+    assert key_status(master, keys) == f"required of every client: {with_master}"
+
+
+def test_an_open_server_is_shouted() -> None:
     assert key_status(Settings(host="0.0.0.0", insecure_no_auth=True)).startswith("NONE")
+
+
+def test_the_commands_send_a_key_where_one_is_asked_for() -> None:
+    ready = replace(_ready(), keys=KeyCount(1, 1))
+    assert all('-H "Authorization: Bearer $OPENAI_API_KEY"' in line for line in commands(ready))
+    assert not any("Authorization" in line for line in commands(_ready()))
 
 
 def test_the_commands_are_shell_words_that_curl_takes() -> None:
@@ -102,3 +126,47 @@ def test_a_pipe_gets_plain_lines() -> None:
     assert "╭" not in shown
     assert "  OpenAI API    http://127.0.0.1:6006/v1\n" in shown
     assert "╭" in _shown(_ready(), terminal=True)
+
+
+@dataclass(frozen=True)
+class Fares:
+    name: str
+    models: tuple[str, ...]
+    state: str
+
+
+def _fronted(upstreams: Sequence[Fares], info: EngineInfo | None = None) -> Ready:
+    urls = ",".join(f"http://{each.name}" for each in upstreams)
+    settings = load({"upstreams": urls}, environ={}).settings
+    own = [] if info is None else [info.model]
+    names = dict.fromkeys([*own, *(name for each in upstreams for name in each.models)])
+    return Ready(settings, info, 6006, 1.23, models=list(names), upstreams=upstreams)
+
+
+def test_upstreams_are_shown_with_models_and_state() -> None:
+    pair = [Fares("a:1", ("m", "n"), "up"), Fares("b:2", (), "open")]
+    ready = _fronted(pair)
+    shown = rows(ready)
+    assert shown[:3] == [
+        ("models", "m, n"),
+        ("upstream a:1", "answers: m, n"),
+        ("upstream b:2", "DOES NOT ANSWER"),
+    ]
+    assert "engine" not in dict(shown)
+    assert '"model": "m"' in shlex.split(commands(ready)[1])[-1]
+
+
+def test_a_model_here_comes_before_those_of_upstreams() -> None:
+    ready = _fronted([Fares("a:1", ("m",), "unknown")], INFO)
+    shown = dict(rows(ready))
+    assert shown["model"] == INFO.model
+    assert shown["and models"] == "m"
+    assert shown["upstream a:1"] == "not looked at yet: m"
+    assert f'"model": "{INFO.model}"' in shlex.split(commands(ready)[1])[-1]
+
+
+def test_many_upstreams_are_counted_and_not_listed() -> None:
+    states = ["up"] * 9 + ["open"]
+    shown = dict(rows(_fronted([Fares(f"h{i}:1", (), state) for i, state in enumerate(states)])))
+    assert shown["models"] == "none yet: no upstream has answered"
+    assert shown["and 2 more"] == "1 of them answer"

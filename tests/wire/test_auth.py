@@ -271,8 +271,8 @@ def test_the_metrics_are_the_masters(door: Door) -> None:
 def test_the_metrics_may_be_open_or_off(
     door: Door, metrics: str, nobody: int, user: int, master: int
 ) -> None:
-    settings = {"api_key": MASTER, "database": str(door.file), "metrics": metrics}
-    with threaded(FakeEngine, **settings) as server:
+    file = str(door.file)
+    with threaded(FakeEngine, api_key=MASTER, database=file, metrics=metrics) as server:
         secrets = (None, door.secrets["good"], MASTER)
         statuses = [ask(server, "/metrics", secret).status for secret in secrets]
         assert statuses == [nobody, user, master]
