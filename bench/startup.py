@@ -1,12 +1,15 @@
 """How long a start takes and what an idle gateway weighs: `python -m bench.startup [--repeat 5]`.
 
-Each start is a fresh `qwen-openai serve` with the embedded model on disk; the clock runs from the
-spawn of the process to the last byte of its first answer (one token). The baseline of the same run
-is the bare interpreter that imports the same web framework. Memory is the resident set of the
-gateway process alone; the engine is its child.
+First the gateway alone, in front of a mock upstream: from the spawn of the process to its first 200
+on /health/live, polled every 5 ms. `--gateway` measures only that. Then each start is a fresh
+`qwen-openai serve` with the embedded model on disk; the clock runs from the spawn of the process to
+the last byte of its first answer (one token). The baseline of the same run is the bare interpreter
+that imports the same web framework. Memory is the resident set of the gateway process alone; the
+engine is its child.
 """
 
 import argparse
+import http.client
 import statistics
 import subprocess
 import sys
@@ -15,6 +18,7 @@ import time
 import psutil
 
 from bench.load import machine, request_bytes, start_gateway
+from tests.upstream.process import Mock, free_port, mocks
 
 
 def first_answer(port: int, request: bytes) -> None:
@@ -31,11 +35,55 @@ def first_answer(port: int, request: bytes) -> None:
             data += part
 
 
+def is_live(port: int) -> bool:
+    """Whether /health/live answers 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/health/live")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def start_alone(mock: Mock) -> tuple[float, float]:
+    """Seconds from spawn to the first 200 of a gateway without a model, and its idle MB."""
+    port = free_port()
+    command = [sys.executable, "-m", "qwen_openai", "serve", "--engine", "upstream"]
+    command += ["--upstreams", mock.url, "--database", "off", "--port", str(port)]
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not is_live(port):
+            if process.poll() is not None:
+                raise RuntimeError("the gateway did not start")
+            time.sleep(0.005)
+        seconds = time.perf_counter() - begun
+        return seconds, psutil.Process(process.pid).memory_info().rss / 2**20
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure_alone(repeat: int) -> None:
+    """Print start and memory of the gateway alone."""
+    with mocks("a") as (mock,):
+        starts, memory = zip(*(start_alone(mock) for _ in range(repeat)), strict=True)
+    spread = f"{min(starts):.2f} to {max(starts):.2f}"
+    print(f"alone, to the first 200 {statistics.median(starts):5.2f} s ({spread}), aim under 1.5")
+    print(f"alone, idle             {statistics.median(memory):.0f} MB resident (aim under 120)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--gateway", action="store_true", help="only the gateway alone")
     options = parser.parse_args()
     print(machine())
+    measure_alone(options.repeat)
+    if options.gateway:
+        return
     body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     request = request_bytes("/v1/chat/completions", {**body, "model": "qwen2.5-coder-0.5b"})
     starts, answers, bare, memory = [], [], [], []

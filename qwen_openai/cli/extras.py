@@ -30,6 +30,8 @@ def needed_extra(arguments: Sequence[str]) -> str | None:
         return None
     try:
         chosen = _settings(arguments)
+        if not chosen.runs_here:
+            return None
         if chosen.engine != "auto":
             return TRANSFORMERS if chosen.engine in ("qwen_chat", "transformers") else None
         home = chosen.home or default_home()

@@ -36,6 +36,34 @@ def test_the_printed_config_file_gives_the_same_settings(tmp_path: Path) -> None
     assert load(environ={}, config=file).settings == loaded.settings
 
 
+_NESTED = """
+aliases = {"gpt-4.1" = "Qwen/Qwen3-8B", qwen = "m"}
+upstreams = [
+    {url = "http://a:1", models = {"our/m" = "its m"}, api_key = "hunter2"},
+    {url = "http://b:2", weight = 2.5, api_key_env = "B_KEY"},
+]
+"""
+
+
+def test_upstreams_are_shown_as_they_were_written_without_their_keys(tmp_path: Path) -> None:
+    file = tmp_path / "nested.toml"
+    file.write_text(_NESTED, encoding="utf-8")
+    loaded = load(environ={}, config=file)
+    printed = to_toml(loaded)
+    assert "hunter2" not in printed + json.dumps(rows(loaded))
+    assert rows(loaded)["upstreams"]["value"] == [
+        {"url": "http://a:1/v1", "models": {"our/m": "its m"}, "api_key": MASK},
+        {"url": "http://b:2/v1", "weight": 2.5, "api_key_env": "B_KEY"},
+    ]
+    again = tmp_path / "again.toml"
+    again.write_text(printed, encoding="utf-8")
+    settings = load(environ={}, config=again).settings
+    assert settings.aliases == loaded.settings.aliases
+    first, second = settings.upstreams
+    assert (first.models, first.api_key) == ({"our/m": "its m"}, None)
+    assert second == loaded.settings.upstreams[1]
+
+
 def test_the_command_prints_each_form(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

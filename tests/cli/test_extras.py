@@ -26,6 +26,7 @@ def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         "Qwen/Qwen-7B-Chat --debug",
         "Qwen/Qwen-7B-Chat --engine auto --until-stdin-closes",
         "--engine=qwen_chat ./no-such-folder",
+        "Qwen/Qwen-7B-Chat --upstreams http://127.0.0.1:8001",
         "qwen2.5-coder-0.5b --engine transformers",
         "Qwen/Qwen2.5-0.5B-Instruct-GGUF --engine transformers",
     ],
@@ -44,6 +45,9 @@ def test_weights_for_transformers_need_it(line: str) -> None:
         "Qwen/Qwen-7B-Chat --engine fake",
         "Qwen/Qwen-7B-Chat --engine llamacpp",
         "Qwen/Qwen-7B-Chat --help",
+        "--engine upstream --upstreams http://127.0.0.1:8001,http://127.0.0.1:8002",
+        "--engine upstream --upstreams http://a Qwen/Qwen-7B-Chat",
+        "--upstreams http://127.0.0.1:8001",
     ],
 )
 def test_what_runs_without_torch_needs_nothing(line: str) -> None:
