@@ -58,7 +58,8 @@ class Stream:
         return int(found[-1]) if found else 0
 
 
-async def _plain(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def plain_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Read one whole response; its status and body."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = _LENGTH.search(head)
     body = await reader.readexactly(int(length[1])) if length else b""
@@ -75,7 +76,7 @@ async def plain_rate(port: int, request: bytes, *, clients: int, seconds: float)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while time.perf_counter() < deadline:
             writer.write(request)
-            status, body = await _plain(reader)
+            status, body = await plain_answer(reader)
             if status != 200:
                 raise RuntimeError(f"status {status}: {body[:300]!r}")
             done += 1

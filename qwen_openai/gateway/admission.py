@@ -33,16 +33,18 @@ class Claim:
 
 
 UNCLAIMED = Claim()
+_SHARE_OF_NEWEST = 0.1
 
 
 class Ticket(Turn):
     """A place in the queue that becomes a slot. Release it in a `finally`; twice does no harm."""
 
-    __slots__ = ("_admission", "_deadline", "_granted", "_refused", "_waiter")
+    __slots__ = ("_admission", "_deadline", "_granted", "_reckoned", "_refused", "_waiter")
 
-    def __init__(self, admission: "Admission", number: int, claim: Claim) -> None:
-        super().__init__(number, claim.owner, claim.tokens)
+    def __init__(self, admission: "Admission", number: int, claim: Claim, worth: float) -> None:
+        super().__init__(number, claim.owner, claim.tokens * worth)
         self._admission = admission
+        self._reckoned = claim.tokens
         self._deadline = claim.earliest
         self._granted = False
         self._refused: ApiError | None = None
@@ -86,6 +88,9 @@ class Admission:
         self._queue: FairQueue[Ticket] = FairQueue()
         self._next = 0
         self._closed: str | None = None
+        # Tokens of late, used and reckoned. An answer takes a small part of what it may, and who
+        # has one running would else seem to have had much more than who has had some that are over.
+        self._used = self._told = 1.0
 
     @property
     def slots(self) -> int:
@@ -173,7 +178,7 @@ class Admission:
             self._refuse(ticket, gone)
 
     def _enter_one(self, claim: Claim) -> Ticket:
-        ticket = Ticket(self, self._next, claim)
+        ticket = Ticket(self, self._next, claim, self._used / self._told)
         self._next += 1
         if not self._queue and len(self._running) < self._slots:
             self._queue.begin(ticket)
@@ -209,6 +214,8 @@ class Admission:
         self._running.discard(ticket.number)
         if used is not None:
             self._queue.correct(ticket, used)
+            self._used += (used - self._used) * _SHARE_OF_NEWEST
+            self._told += (ticket._reckoned - self._told) * _SHARE_OF_NEWEST
         self._grant_waiting()
         if not self._running and not self._queue:
             self._queue.forget()

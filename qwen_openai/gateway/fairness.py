@@ -20,14 +20,14 @@ class Turn:
 
     __slots__ = ("number", "owner", "tokens")
 
-    def __init__(self, number: int, owner: str, tokens: int) -> None:
+    def __init__(self, number: int, owner: str, tokens: float) -> None:
         self.number = number
         self.owner = owner
-        self.tokens = max(tokens, 1)
+        self.tokens = max(tokens, 1.0)
 
 
 _TurnT = TypeVar("_TurnT", bound=Turn)
-_Entry = tuple[int, int, str]
+_Entry = tuple[float, int, str]
 
 
 class _Owner(Generic[_TurnT]):
@@ -37,8 +37,8 @@ class _Owner(Generic[_TurnT]):
     __slots__ = ("entry", "queued", "reached", "waiting")
 
     def __init__(self) -> None:
-        self.reached = 0
-        self.queued = 0
+        self.reached = 0.0
+        self.queued = 0.0
         self.waiting: OrderedDict[int, _TurnT] = OrderedDict()
         self.entry: _Entry | None = None
 
@@ -47,7 +47,7 @@ class FairQueue(Generic[_TurnT]):
     """Turns in their order. All methods are O(log n), n being the owners who wait."""
 
     def __init__(self) -> None:
-        self._now = 0
+        self._now = 0.0
         self._owners: dict[str, _Owner[_TurnT]] = {}
         self._heap: list[_Entry] = []
         self._length = 0
@@ -99,7 +99,7 @@ class FairQueue(Generic[_TurnT]):
         self._now = max(self._now, owner.reached)
         owner.reached = self._now + turn.tokens
 
-    def correct(self, turn: _TurnT, used: int) -> None:
+    def correct(self, turn: _TurnT, used: float) -> None:
         """Say what work that was let in has really taken."""
         owner = self._owners.get(turn.owner)
         if owner is None or used == turn.tokens:
@@ -110,7 +110,7 @@ class FairQueue(Generic[_TurnT]):
 
     def forget(self) -> None:
         """Start anew: nothing waits and nothing runs, so nobody is ahead of anybody."""
-        self._now = 0
+        self._now = 0.0
         self._owners.clear()
         self._heap.clear()
 
