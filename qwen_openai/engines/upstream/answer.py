@@ -170,7 +170,8 @@ class Reader:
         if not self._started:
             self._started = True
             events.append(self._usage.started(self._index, self._changes))
-        assert isinstance(choices, list)  # noqa: S101  # anything else is misshapen
+        if type(choices) is not list:
+            raise TypeError
         for choice in choices:
             if choice.get("index", 0) == 0:
                 self._one(choice, member, events)
@@ -223,7 +224,7 @@ class Reader:
             text = "".join(each.get("text") or "" for each in text)
         index, tokens = self._index, None
         if thought:
-            tokens = self._spent(thought, member)
+            tokens = self._spent(thought, member, last=not text)
             out.append(Reasoning(index, _text(thought), tokens, () if text else entries))
         if text or (entries and not thought):
             tokens = self._spent(text, member) if tokens is None or member == "message" else 0
@@ -240,11 +241,13 @@ class Reader:
                 out.append(Text(index, "", spent))
             out += made
 
-    def _spent(self, what: object, member: Literal["delta", "message"]) -> int:
+    def _spent(
+        self, what: object, member: Literal["delta", "message"], *, last: bool = True
+    ) -> int:
         """Return the tokens of what just came: as its usage says, or as far as can be reckoned."""
         if member == "delta":
             return self._usage.spent()
-        return self._usage.reckoned(what)
+        return self._usage.reckoned(what, last=last)
 
     def _add_extra(self, out: list[Event], begin: int) -> None:
         """Let what waits go out before the chunk's first event, if there is one."""
@@ -272,9 +275,10 @@ class Reader:
         if self._calls.made and reason == "stop":
             reason = self._job.calls_reason
         choice = {**self._choice, **self._last}
+        finish = self._usage.finish(self._index, reason)
         if self._body or choice or self._delta or self._usage.extra:
             events.append(Extra(self._index, self._body, choice, self._delta, self._usage.extra))
-        events.append(self._usage.finish(self._index, reason))
+        events.append(finish)
         return events
 
 

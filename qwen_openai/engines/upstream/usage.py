@@ -50,11 +50,12 @@ class Usage:
         self._spent += tokens
         return tokens
 
-    def reckoned(self, what: object) -> int:
-        """Return about how many tokens a piece of a whole answer has."""
+    def reckoned(self, what: object, *, last: bool) -> int:
+        """Return about how many tokens a piece of a whole answer has; the last one has the rest."""
         tokens = len(what) // 4 + 1 if isinstance(what, str) else 0
         if self._completion is not None:
-            tokens = min(tokens, self._completion - self._spent)
+            rest = max(self._completion - self._spent, 0)
+            tokens = rest if last else min(tokens, rest)
         self._spent += tokens
         return tokens
 
