@@ -78,6 +78,7 @@ class Bookkeeper:
         self._inquiries = Inquiries()
         self._thread: threading.Thread | None = None
         self._ending = False
+        self._in_hand = 0
         self._trouble = ""
         self._lost_keys = ""
         self._spoken: dict[str, float] = {}
@@ -131,8 +132,9 @@ class Bookkeeper:
         self._ending = True
         self._ledger.due.set()
         await asyncio.to_thread(thread.join, _TO_CLOSE)
-        if len(self._ledger):
-            self._log.warning("usage is lost", records=len(self._ledger), error=self._trouble)
+        lost = len(self._ledger) + self._in_hand
+        if lost:
+            self._log.warning("usage is lost", records=lost, error=self._trouble)
 
     async def ask(self, question: Callable[[sqlite3.Connection], _T], seconds: float = 5.0) -> _T:
         """Put a question to the database, off the loop and off the writer's thread.
@@ -214,11 +216,14 @@ class Bookkeeper:
 
     def _write(self, book: Book) -> None:
         while records := self._ledger.take(_BATCH):
+            self._in_hand = len(records)
             try:
                 book.write(records)
             except BaseException:
                 self._ledger.put_back(records)
                 raise
+            finally:
+                self._in_hand = 0
             self.written += len(records)
 
     def _failed(self, book: Book, error: Exception) -> None:

@@ -43,7 +43,7 @@ class Inquiries:
                 return await self._answered(path, question, seconds)
         except (TimeoutError, sqlite3.Error, OSError):
             raise Overloaded(
-                "The database of usage does not answer in time. Ask for fewer days, or again later.",
+                "The database of usage does not answer in time. Ask for fewer days, or later.",
                 retry_after=5,
             ) from None
 

@@ -333,7 +333,7 @@ async def test_a_close_ends_in_time_whatever_the_database_does(path: Path) -> No
             began = time.monotonic()
         assert time.monotonic() - began < 10  # two seconds are promised
     gate.set()
-    assert ("usage is lost", 7) in [(line["event"], line.get("records")) for line in lines]
+    assert ("usage is lost", 8) in [(line["event"], line.get("records")) for line in lines]
 
 
 async def test_the_old_is_forgotten(path: Path) -> None:
