@@ -102,8 +102,11 @@ class Envelope:
                 gateway.ledger.add(record)
 
     def _route(self, scope: Scope) -> str:
-        """Return the template of the endpoint's path, whose text no client can choose. FastAPI's
-        router leaves a plain route's endpoint in the scope, and not the route."""
+        """Return the template of the endpoint's path, whose text no client can choose."""
+        route = scope.get("route")
+        if isinstance(route, Route):
+            return route.path_format
+        # FastAPI's router leaves a plain route's endpoint in the scope, and not the route.
         endpoint = scope.get("endpoint")
         if endpoint is None:
             return ""
