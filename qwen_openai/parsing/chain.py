@@ -87,7 +87,7 @@ class Chain:
         if isinstance(event, Text):
             return self._text(event)
         if isinstance(event, Finish):
-            return [event] if self._is_over else self._finish(event)
+            return [self._finished(event)] if self._is_over else self._finish(event)
         if isinstance(event, Reasoning | ToolCallStart | ToolCallArguments):
             return self._typed(event)
         if isinstance(event, Started) and event.in_thought:

@@ -78,7 +78,7 @@ async def test_what_is_sent() -> None:
 
 async def test_connections_are_used_again() -> None:
     body = b"".join(words("x")[1:])
-    script = [CHUNKED, chunked(body), b"0\r\n\r\n"]
+    script: list[Step] = [CHUNKED, chunked(body), b"0\r\n\r\n"]
     async with scripted(script) as server, client_of(server.url) as client:
         for _ in range(5):
             async with aclosing(client.generate(a_job(), "theirs")) as events:
@@ -87,7 +87,7 @@ async def test_connections_are_used_again() -> None:
 
 
 async def test_closing_an_answer_closes_its_connection() -> None:
-    script = [*words("x")[:3], asyncio.Event()]
+    script: list[Step] = [*words("x")[:3], asyncio.Event()]
     async with scripted(script) as server, client_of(server.url) as client:
         async with aclosing(client.generate(a_job(), "theirs")) as events:
             async for each in events:
@@ -268,7 +268,7 @@ SHORT = Timeouts(connect=1, first_token=0.1, token=0.1, total=0.3)
     ],
 )
 async def test_silence(steps: list[object], said: str) -> None:
-    made = [each() if each is asyncio.Event else each for each in steps]  # type: ignore[operator]  # the class
+    made = [asyncio.Event() if each is asyncio.Event else each for each in steps]
     begun = time.monotonic()
     with pytest.raises(UpstreamTimeout, match=said) as caught:
         await answered(made, timeouts=SHORT)  # type: ignore[arg-type]  # as above
