@@ -141,8 +141,8 @@ def create(
 def list_keys(path: Path, as_json: AsJson = False) -> None:
     """List all keys, those that were revoked too.
 
-    It shows how each begins, never the rest, which is kept nowhere: a key that is
-    lost is rotated.
+    It shows how each begins, never the rest, which is kept nowhere: give a key
+    that is lost a new secret with `rotate`.
 
       qwen-openai keys list
       qwen-openai keys list --json
@@ -162,11 +162,11 @@ def list_keys(path: Path, as_json: AsJson = False) -> None:
 def show(path: Path, which: Which, as_json: AsJson = False) -> None:
     """Show one key, by its id or its name: what it may do, and until when.
 
-    Where a rotation left an earlier secret working for a while, it says which, and
-    until when.
+    Where a rotation left an earlier secret working for a while, it says which
+    one, and until when.
 
-    qwen-openai keys show anna
-    qwen-openai keys show key_0123456789abcdef --json
+      qwen-openai keys show anna
+      qwen-openai keys show key_0123456789abcdef --json
     """
     now = time.time()
     key = _wanted(path, which)
