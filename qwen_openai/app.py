@@ -34,6 +34,7 @@ from qwen_openai.routes.metrics import ReadMetrics
 from qwen_openai.routes.middleware import ConnectionLimit, Envelope, HostCheck
 from qwen_openai.routes.proxies import TrustedProxies
 from qwen_openai.routes.responses_api import Responses
+from qwen_openai.routes.shortcut import Shortcut
 from qwen_openai.routes.tokens import ChatInputTokens, Detokenize, ResponsesInputTokens, Tokenize
 from qwen_openai.routes.usage import ReadUsage
 from qwen_openai.settings import Settings
@@ -87,27 +88,27 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     app.state.gateway = gateway
     # The router's 404 and 405 go on to Envelope, which knows our bodies.
     app.add_exception_handler(HTTPException, _pass_on)
-    app.router.routes.extend(
-        [
-            _route("/v1/chat/completions", "POST", ChatCompletions(gateway)),
-            _route("/v1/chat/completions/input_tokens", "POST", ChatInputTokens(gateway)),
-            _route("/v1/responses", "POST", Responses(gateway)),
-            _route("/v1/responses/input_tokens", "POST", ResponsesInputTokens(gateway)),
-            _route("/v1/completions", "POST", Completions(gateway)),
-            _route("/tokenize", "POST", Tokenize(gateway)),
-            _route("/detokenize", "POST", Detokenize(gateway)),
-            _route("/v1/models", "GET", ListModels(gateway)),
-            _route("/v1/models/{model:path}", "GET", RetrieveModel(gateway)),
-            _route("/v1/capabilities", "GET", Capabilities(gateway)),
-            _route("/v1/usage", "GET", ReadUsage(gateway)),
-            _route("/", "POST", LegacyChat(gateway)),
-            _route("/health/live", "GET", Live()),
-            _route("/health/ready", "GET", Ready(gateway)),
-        ]
-    )
+    routes = [
+        _route("/v1/chat/completions", "POST", ChatCompletions(gateway)),
+        _route("/v1/chat/completions/input_tokens", "POST", ChatInputTokens(gateway)),
+        _route("/v1/responses", "POST", Responses(gateway)),
+        _route("/v1/responses/input_tokens", "POST", ResponsesInputTokens(gateway)),
+        _route("/v1/completions", "POST", Completions(gateway)),
+        _route("/tokenize", "POST", Tokenize(gateway)),
+        _route("/detokenize", "POST", Detokenize(gateway)),
+        _route("/v1/models", "GET", ListModels(gateway)),
+        _route("/v1/models/{model:path}", "GET", RetrieveModel(gateway)),
+        _route("/v1/capabilities", "GET", Capabilities(gateway)),
+        _route("/v1/usage", "GET", ReadUsage(gateway)),
+        _route("/", "POST", LegacyChat(gateway)),
+        _route("/health/live", "GET", Live()),
+        _route("/health/ready", "GET", Ready(gateway)),
+    ]
     if settings.metrics != "off":
-        app.router.routes.append(_route("/metrics", "GET", ReadMetrics(gateway)))
+        routes.append(_route("/metrics", "GET", ReadMetrics(gateway)))
+    app.router.routes.extend(routes)
     # The last one added is the outermost.
+    app.add_middleware(Shortcut, routes=routes)
     app.add_middleware(KeyCheck, gateway=gateway)
     if settings.cors_origins:
         app.add_middleware(Preflight, origins=settings.cors_origins)
