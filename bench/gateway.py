@@ -5,7 +5,7 @@ measure is taken straight from the mock too, in the same run, and, where its npm
 `@portkey-ai/gateway` is installed in a folder, through Portkey's gateway on the gateway's core.
 The contenders take turns, round by round; printed are medians and, in brackets, the spread.
 
-requests/s of plain answers; what is added to the time to the first token of 10 streams at once (64
+requests/s of plain answers; what is added to the time to the first token with 10 streams open (64
 pieces, 20 ms apart); SSE events/s of 20 streams flat out, each piece's number and checksum looked
 at; and the memory of 1,000 streams that are open and silent.
 """
@@ -47,6 +47,7 @@ _MESSAGES = [
 ]
 _PATH = "/v1/chat/completions"
 _SETTLE_SECONDS = 2.0
+_STREAM_SECONDS = 63 * 0.02
 
 
 @dataclass
@@ -77,6 +78,10 @@ class Contender:
         return sum(psutil.Process(pid).memory_info().rss for pid in self.pids)
 
 
+def _told(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
 def _percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(int(len(values) * share), len(values) - 1)]
 
@@ -88,31 +93,29 @@ async def requests_rate(each: Contender, seconds: float) -> None:
 
 
 async def first_tokens(each: Contender, rounds: int) -> None:
-    """The time to the first piece of 10 streams at once, begun a millisecond apart."""
-    request = each.request(stream=True, max_tokens=64, user="mock:gap=0.02")
-    found: list[Stream] = []
-    for _ in range(rounds):
-        found += await _staggered(each.port, [request] * 10)
+    """The time to the first piece, with 10 clients that stream without a pause, each begun at a
+    time of its own; what all of them at once have to wait is told apart."""
+    request = each.request(stream=True, max_tokens=64, messages=_told("mock:gap=0.02"))
+
+    async def client(place: int) -> list[Stream]:
+        await asyncio.sleep(place * _STREAM_SECONDS / 10)
+        return [(await streams(each.port, [request]))[0] for _ in range(rounds)]
+
+    clients = await asyncio.gather(*(client(place) for place in range(10)))
+    found = [seen for seens in clients for seen in seens]
     firsts = [seen.first * 1000 for seen in found]
     each.note("TTFT p50, ms", _percentile(firsts, 0.5))
     each.note("TTFT p99, ms", _percentile(firsts, 0.99))
     # 63 gaps of 20 ms are the mock's; more is what the way adds up over a stream.
     each.note("stream, s", statistics.median(seen.last for seen in found))
-
-
-async def _staggered(port: int, requests: Sequence[bytes]) -> list[Stream]:
-    async def one(place: int, request: bytes) -> Stream:
-        await asyncio.sleep(place * 0.001)
-        return (await streams(port, [request]))[0]
-
-    return list(await asyncio.gather(*(one(*pair) for pair in enumerate(requests))))
+    at_once = await streams(each.port, [request] * 10)
+    each.note("10 at once, ms", _percentile([seen.first * 1000 for seen in at_once], 0.5))
 
 
 async def events_rate(each: Contender, count: int) -> None:
     """SSE events of 20 streams flat out; every piece must be there, in order and whole."""
     tags = [f"tag{place}" for place in range(20)]
-    said = [[{"role": "user", "content": tag}] for tag in tags]
-    asked = [each.request(stream=True, max_tokens=count, messages=turns) for turns in said]
+    asked = [each.request(stream=True, max_tokens=count, messages=_told(tag)) for tag in tags]
     begun = time.perf_counter()
     found = await streams(each.port, asked)
     seconds = time.perf_counter() - begun
@@ -134,7 +137,7 @@ def pieces(tag: str, raw: bytes) -> int:
 async def idle_memory(each: Contender, mock: Mock, count: int) -> None:
     """What ``count`` streams take that have had their first pieces and then hear nothing."""
     before = each.memory()
-    request = each.request(stream=True, max_tokens=8, user="mock:hang=token,at=2")
+    request = each.request(stream=True, max_tokens=8, messages=_told("mock:hang=token,at=2"))
     writers = []
     for _ in range(count):
         reader, writer = await asyncio.open_connection("127.0.0.1", each.port)
