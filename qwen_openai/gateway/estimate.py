@@ -23,7 +23,7 @@ _SIGNS = b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\n\r\t"
 _TWO = bytes(range(0xC2, 0xE0))
 _FOUR = bytes(range(0xF0, 0xF5))
 _PER_DIGIT = 1.0
-_PER_SIGN = 0.6
+_PER_SIGN = 0.65
 _PER_BLANK = 0.05
 _PER_SEPARATOR = 0.45
 _PER_LETTER = 0.28
