@@ -42,7 +42,7 @@ def fed(job: Job, *events: Event) -> list[Event]:
 
 def test_stop_strings_are_the_servers_business() -> None:
     job = a_job(sampling=Sampling(stop=("b",)))
-    events = [Text(0, "abc"), Finish(0, "stop", 3)]
+    events: list[Event] = [Text(0, "abc"), Finish(0, "stop", 3)]
     assert fed(job, *events) == events
 
 
@@ -61,12 +61,12 @@ def test_thoughts_in_the_text_become_thoughts() -> None:
 
 
 def test_thoughts_told_apart_stay_as_they_are() -> None:
-    events = [Reasoning(0, "hm"), Text(0, "<think>yes"), Finish(0, "stop", 5)]
+    events: list[Event] = [Reasoning(0, "hm"), Text(0, "<think>yes"), Finish(0, "stop", 5)]
     assert fed(a_job(thinks=True), *events) == events
 
 
 def test_behind_a_typed_call_no_more_are_looked_for() -> None:
-    events = [
+    events: list[Event] = [
         Started(0, 1),
         Text(0, "I call."),
         ToolCallStart(0, 0, "c", "g"),
