@@ -122,7 +122,11 @@ class Prober:
             self._told_nothing(error)
             return
         replica.trouble = reason_of(error)
-        replica.breaker.trip()
+        if self.looked.is_set():
+            replica.breaker.trip()
+        else:
+            # At the start it is only unknown: requests are tried, and tell their callers the truth.
+            replica.breaker.failed(replica.breaker.begin())
 
     def _good(self) -> None:
         self._replica.known = True
