@@ -31,7 +31,7 @@ async def fronted(
 ) -> AsyncIterator[Live]:
     """A gateway that has the model `m` from these upstreams."""
     rows = [row(each) if isinstance(each, Mock) else each for each in upstreams]
-    values = {"engine": "upstream", **_QUICK, **settings, "upstreams": rows}
+    values = {**_QUICK, "engine": "upstream", **settings, "upstreams": rows}
     async with live(None, lambda app: app, **values) as server:
         await until(lambda: "m" in server.gateway.model_names)
         yield server

@@ -29,6 +29,8 @@ from tests.upstream.streams import Broken, stream
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
 _LAST_SEEN = 64
 _JSON = "application/json"
+# How a client begins that takes this for a port of TLS.
+_TLS = b"\x16"
 
 
 @dataclasses.dataclass(slots=True)
@@ -117,7 +119,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        if self._task is None:
+        if self._received[:1] == _TLS:
+            self._transport.abort()
+        elif self._task is None:
             self._take_all()
 
     def _take_all(self) -> None:

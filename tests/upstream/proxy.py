@@ -45,6 +45,7 @@ class Proxy:
         self.open = 0
         self.accepted = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._transports: set[asyncio.WriteTransport] = set()
 
     @property
     def url(self) -> str:
@@ -52,8 +53,9 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def set(self, **changes: object) -> None:
-        """Change some of the faults."""
+        """Change some of the faults; the connections that there are, which had others, end."""
         self.faults = replace(self.faults, **changes)  # type: ignore[arg-type]  # named by tests
+        self._abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
@@ -61,10 +63,11 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._transports.add(writer.transport)
         try:
             await self._pass(reader, writer, self.faults)
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # `aclose` alone cancels, and streams would report it as an error
         finally:
             self.open -= 1
             self._tasks.discard(task)
@@ -80,6 +83,7 @@ class Proxy:
             await reader.read()  # until the client leaves
             await asyncio.Event().wait()
         there, to = await asyncio.open_connection("127.0.0.1", self.target)
+        self._transports.add(to.transport)
         asking = asyncio.create_task(_copy(reader, to, Faults(latency=faults.latency)))
         answering = asyncio.create_task(_copy(there, writer, faults))
         try:
@@ -96,6 +100,13 @@ class Proxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._abort()
+
+    def _abort(self) -> None:
+        # A close would wait for readers that have left off reading, and the loop for the close.
+        for transport in self._transports:
+            transport.abort()
+        self._transports.clear()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, faults: Faults) -> None:

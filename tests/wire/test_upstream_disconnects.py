@@ -5,7 +5,6 @@ told at once, and nothing is kept.
 import asyncio
 import json
 import random
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -142,10 +141,8 @@ async def test_a_reader_that_stops_reading_is_cut_and_the_upstream_with_it(
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}"
         writer.write(f"{head}\r\nContent-Type: application/json\r\n\r\n".encode() + content)
         await reader.readline()
-        begun = time.monotonic()
         answered = await heard(server.port, "quick mock:deltas=3")
         answered.whole("quick mock:deltas=3", 3)
         await until(lambda: tag in _left(pair))
-        assert _left(pair)[tag] - begun < 5 * 0.5 + ASSERTED
         writer.close()
         await settles(server, pair, before)

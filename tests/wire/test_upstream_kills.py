@@ -16,7 +16,7 @@ from tests.upstream.process import Mock, mocks
 
 # Seconds from the kill to the error event: asserted at five times what is promised.
 PROMISED, ASSERTED = 1.0, 5.0
-_PIECES = 50
+_PIECES = 80
 _STREAMS = 10
 # What has not begun: no headers yet, headers only, a plain answer.
 _UNSTARTED = ("delay=0.4,deltas=5", "first=0.4,deltas=5")
@@ -48,7 +48,7 @@ async def test_kills_in_the_middle_of_streams(pair: list[Mock], soak: bool) -> N
         before = kept(server, pair)
         for number in range(kills):
             await _up(server)
-            await _kill(server, pair[number % 2], number, tally)
+            await _kill(server, pair, number, tally)
             pair[number % 2].start()
         await _up(server)
         await settles(server, pair, before)
@@ -62,7 +62,12 @@ async def _up(server: Live) -> None:
     await until(lambda: [state.state for state in server.gateway.pool.states()] == ["up"] * 2)
 
 
-async def _kill(server: Live, victim: Mock, number: int, tally: Tally) -> None:
+def _asked(pair: list[Mock]) -> int:
+    return sum(int(mock.report()["requests"]) for mock in pair)
+
+
+async def _kill(server: Live, pair: list[Mock], number: int, tally: Tally) -> None:
+    victim, before = pair[number % 2], _asked(pair)
     streams = {
         tag: await Call.post(server.port, chat(tag))
         for tag in (f"{number}-{index} mock:gap=0.01,deltas={_PIECES}" for index in range(_STREAMS))
@@ -72,7 +77,7 @@ async def _kill(server: Live, victim: Mock, number: int, tally: Tally) -> None:
     for index in range(6):
         tag = f"{number}-u{index} mock:{_UNSTARTED[index % 2]}"
         unstarted[tag] = await Call.post(server.port, chat(tag, stream=index < 4))
-    await until(lambda: sum(state.in_flight for state in server.gateway.pool.states()) == 16)
+    await until(lambda: _asked(pair) - before >= _STREAMS + 6)
     killed = time.monotonic()
     victim.kill()
     for tag, call in streams.items():

@@ -51,7 +51,6 @@ _NO_ANSWERS = [
     '{"choices": [null]}',
     '{"choices": [[]]}',
     '{"choices": [{}]}',
-    '{"choices": [{"index": 0, "finish_reason": "stop"}]}',
     '{"error": {"message": "in a 200"}}',
     '{"error": "a string in a 200"}',
     '{"choices": [{"index": 0, "message": {"content": "half',
@@ -77,6 +76,7 @@ _BESIDE: list[dict[str, object]] = [
 ]
 # Answers that are odd, and all the same what was asked for, or not.
 _ODD = [
+    '{"choices": [{"index": 0, "finish_reason": "stop"}]}',
     _plain(_MESSAGE, finish_reason=None),
     _plain(_MESSAGE, finish_reason="abort"),
     _plain(_MESSAGE, finish_reason=["stop"]),

@@ -37,12 +37,10 @@ def pair(started: list[Mock]) -> list[Mock]:
         "framing=packed",
         "framing=comments",
         "framing=bare",
-        "gzip",
-        "gzip,framing=bytes",
     ],
 )
 async def test_however_it_is_cut_it_is_put_together(pair: list[Mock], how: str) -> None:
-    """Row 57: line ends, characters split between packets, many events in one, comments, gzip."""
+    """Row 57: line ends, characters split between packets, many events in one, comments."""
     async with fronted(pair) as server:
         text = f"hi mock:wide,deltas=12,{how}"
         options = {"include_usage": True}
@@ -53,11 +51,16 @@ async def test_however_it_is_cut_it_is_put_together(pair: list[Mock], how: str) 
         assert answer.usage["completion_tokens"] == 12
 
 
-async def test_a_plain_answer_in_gzip_is_read(pair: list[Mock]) -> None:
-    """Row 57."""
-    async with fronted(pair) as server:
-        text = "hi mock:wide,deltas=12,gzip"
-        (await heard(server.port, text, stream=False)).whole(text, 12, wide=True)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_packed_unasked_is_refused_before_its_first_byte(
+    pair: list[Mock], stream: bool
+) -> None:
+    """Row 57: gzip that nobody asked for is a bad server's, and may be a bomb."""
+    async with fronted(pair[:1], breaker_failures=100) as server:
+        answer = await heard(server.port, "hi mock:wide,deltas=12,gzip", stream=stream)
+        assert answer.status == 502
+        assert answer.error is not None
+        assert answer.error["code"] == "upstream_error"
 
 
 @pytest.mark.parametrize("most", [1, 7, 100])
