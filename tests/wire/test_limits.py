@@ -240,3 +240,17 @@ def test_a_flood_slows_no_calm_key() -> None:
     assert float(times[1]) < 10, said
     assert float(share[1]) > 0.2, said
     assert re.search(r"^refused \d{2,}, p50 ", said, re.M), said
+
+
+async def test_a_crowd_after_a_restart_gets_exactly_what_was_left(tmp_path: Path) -> None:
+    database = tmp_path / "gateway.db"
+    statuses: list[int] = []
+    for served in (20, 10):
+        gate = asyncio.Event()
+        engine = gated(gate, slots=100)
+        async with live(engine, database=database, requests_per_minute=30) as server:
+            opened = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
+            crowd = Connections(opened)
+            statuses += await crowd.all_at_once("anybody", served, gate)
+            crowd.close()
+    assert (statuses.count(200), statuses.count(503)) == (30, 10)
