@@ -261,8 +261,9 @@ def _is_meant(settings: Settings, path: Path | None) -> bool:
 
 def _reason(error: Exception, path: Path) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    # Errors of opening quote the path, and end with a stop.
-    return text.replace(str(path.absolute()), "file").strip().rstrip(".")
+    # Errors of opening are sentences, and quote the path.
+    text = text.replace(str(path.absolute()), "file").strip().rstrip(".")
+    return text[:1].lower() + text[1:]
 
 
 def _startup_error(path: Path, error: Exception) -> StartupError:
