@@ -305,6 +305,14 @@ def test_all_of_it_or_nothing(own: int, total: int, sizes: list[int]) -> None:
     assert told["x-ratelimit-remaining-requests"] == str(50 - len(taken))
 
 
+@pytest.mark.parametrize(
+    "limit", ["requests_per_minute", "tokens_per_minute", "parallel_requests", "tokens_per_day"]
+)
+def test_a_limit_of_nothing_lets_nothing_in(clocks: Clocks, limit: str) -> None:
+    limits = KeyLimits(**{limit: 0})
+    assert isinstance(refused(clocks.limit(), Key(id="k", name="k", limits=limits)), RateLimited)
+
+
 def test_what_no_wait_can_mend_is_said_to_be_so(clocks: Clocks) -> None:
     limiter = clocks.limit(tokens_per_minute=500)
     for whose, limit in ((key(tokens_per_minute=100), 100), (key("other"), 500)):

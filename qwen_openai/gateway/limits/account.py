@@ -113,7 +113,9 @@ class Account:
         most = limits.parallel_requests
         if most is not None and self.running >= most:
             found.append(
-                _passing(usual / self.running, f"{most} requests at once", "so many are running")
+                _passing(
+                    usual / max(self.running, 1), f"{most} requests at once", "so many are running"
+                )
             )
         return max(found, key=lambda each: each.seconds) if found else None
 
