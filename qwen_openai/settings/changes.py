@@ -26,7 +26,6 @@ TAKEN_LIVE = frozenset(
         "requests_per_minute",
         "tokens_per_minute",
         "parallel_requests",
-        "default_max_tokens",
         "always_stream_usage",
         "reasoning_field",
         "strict_parameters",
