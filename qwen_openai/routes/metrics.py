@@ -97,14 +97,12 @@ def _upstreams(gateway: Gateway) -> Iterable[Metric]:
 def _ledger(gateway: Gateway) -> Iterable[Metric]:
     books, ledger = gateway.bookkeeper, gateway.ledger
     return (
-        _counter(
-            "ledger_written", "Records that are in the database.", getattr(books, "written", 0)
-        ),
+        _counter("ledger_written", "Records that are in the database.", books.written),
         _counter("ledger_dropped", "Records that found no room in memory.", ledger.dropped),
         _counter(
             "ledger_failures",
             "Times that the database could not be used.",
-            getattr(books, "failures", 0),
+            books.failures,
         ),
         _gauge("ledger_waiting", "Records on their way to the database.", len(ledger)),
     )
