@@ -55,7 +55,8 @@ def bind(settings: Settings) -> socket.socket:
             f"The host {host!r} is not an address of this machine.",
             fix="Use --host 127.0.0.1 for this machine only, or --host 0.0.0.0 for all interfaces.",
         ) from None
-    sock = socket.socket(address[0], socket.SOCK_STREAM)
+    # With the protocol named: without it, asyncio does not turn Nagle's waiting off.
+    sock = socket.socket(address[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind(address[4])
