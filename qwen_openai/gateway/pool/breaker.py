@@ -21,7 +21,8 @@ class Breaker:
 
     Work that began before the last change says nothing of what is now: `begin` gives a mark, and
     what comes with an old mark is not counted. One trial's success closes; the first failure after
-    it opens again, and the cool-downs go on growing until real work has succeeded.
+    it opens again, and the cool-downs go on growing until real work has succeeded. While it is
+    ``tentative``, one request at a time is enough.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Breaker:
         self._openings = 0
         self._until = 0.0
         self._mark = 0
+        # Whether it was real work that failed last, so that a look alone proves little.
+        self.tentative = False
 
     def configure(self, failures: int, longest: float) -> None:
         """Take other bounds; a cool-down that runs keeps its end if that is sooner."""
@@ -75,7 +78,13 @@ class Breaker:
             return
         self._in_a_row += 1
         if self._in_a_row >= self._failures:
+            self.tentative = True
             self.trip()
+
+    def began(self, mark: int) -> None:
+        """Note that work shows a first result: requests may come as they like again."""
+        if mark == self._mark and self._state == "closed":
+            self.tentative = False
 
     def trip(self) -> None:
         """Open, whatever was before."""

@@ -27,6 +27,7 @@ class Turn:
         """The first word has come."""
         self._replica.answers += 1
         self._replica.known = True
+        self._replica.breaker.began(self._mark)
 
     def heard(self, event: Event) -> None:
         """Take an event before it is given away: who has the last one asks for nothing more."""
@@ -62,6 +63,8 @@ class Replica:
         self.trouble = ""
         self.names: Mapping[str, str] = {}
         self._rests_until = 0.0
+        # Requests that were sent while its breaker was tentative, and run still.
+        self._tried = 0
         self.configure(upstream, settings)
 
     def configure(self, upstream: Upstream, settings: Settings) -> None:
@@ -88,6 +91,7 @@ class Replica:
             self.breaker.state == "closed"
             and self.in_flight < self.upstream.max_parallel
             and self._rests_until <= now
+            and not (self.breaker.tentative and self._tried)
         )
 
     def rest(self, seconds: float) -> None:
@@ -121,11 +125,14 @@ class Replica:
     @contextmanager
     def turn(self) -> Iterator[Turn]:
         """Count a job for as long as it takes, however it ends."""
+        tentative = self.breaker.tentative
         self.in_flight += 1
+        self._tried += tentative
         try:
             yield Turn(self)
         finally:
             self.in_flight -= 1
+            self._tried -= tentative
 
 
 def reason_of(error: Exception) -> str:

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from qwen_openai.core import Started, Text
 from qwen_openai.engines.upstream.failures import ModelGone
-from qwen_openai.errors import EngineUnavailable, UpstreamFailed
+from qwen_openai.errors import EngineUnavailable, Overloaded, UpstreamFailed
 from qwen_openai.gateway.pool import Pool
 from qwen_openai.gateway.pool.pool import labelled
 from qwen_openai.upstreams import Upstream
@@ -317,3 +317,24 @@ async def test_odd_names_are_not_taken_over() -> None:
     net = Net({"a": shows("fine", "", "x\r\nset-cookie: y")})
     async with pooled(upstreams("a"), net) as it:
         assert list(it.pool.models) == ["fine"]
+
+
+async def test_after_failed_work_one_request_at_a_time_shows_that_it_is_back() -> None:
+    async with pooled(upstreams("a"), probe_interval=0.05, breaker_failures=1) as it:
+        client = it.net["a"]
+        client.steps = lambda _: [BROKEN]
+        with pytest.raises(UpstreamFailed):
+            await collect(it.model.generate(job()))
+        gate = asyncio.Event()
+        client.steps = lambda _: [gate, *answer("fine")]
+        await until(lambda: it.states() == {"a": "up"})
+        first = asyncio.create_task(collect(it.model.generate(job())))
+        await until(lambda: client.open == 1)
+        for _ in range(5):
+            with pytest.raises(Overloaded):
+                await collect(it.model.generate(job()))
+        gate.set()
+        await first
+        several = [asyncio.create_task(collect(it.model.generate(job()))) for _ in range(5)]
+        await asyncio.gather(*several)
+        assert it.in_flight() == {"a": 0}
