@@ -125,8 +125,9 @@ class Reader:
             raise self._report.failed("sent what is no answer")
         self._check(answer)
         try:
-            if not answer["choices"]:
-                raise ValueError
+            said = answer["choices"][0]
+            if type(said.get("text" if self._completes else "message")) not in (str, dict):
+                raise TypeError
             events = [*self._chunk(answer, "message")]
         except _MISSHAPEN:
             raise self._report.failed("sent what is no answer") from None

@@ -166,13 +166,15 @@ class UpstreamClient:
     async def _plain(self, job: Job, request: Request) -> AsyncGenerator[Event, None]:
         response: aiohttp.ClientResponse | None = None
         try:
+            # A plain answer shows nothing of itself before it is whole.
+            limit = min(self._timeouts.first_token, self._timeouts.total)
             try:
-                async with asyncio.timeout(self._timeouts.total):
+                async with asyncio.timeout(limit):
                     response = await self._post(job, request)
                     self._expect(response, "application/json")
                     body = await self._read(response, _MOST_ANSWER)
             except TimeoutError:
-                raise self._report.silent("did not answer", self._timeouts.total) from None
+                raise self._report.silent("did not answer", limit) from None
         finally:
             if response is not None:
                 _release(response)
