@@ -57,20 +57,22 @@ class Proxy:
         self.faults = replace(self.faults, **changes)  # type: ignore[arg-type]  # named by tests
         self._abort()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take a connection. Not a coroutine: one that never began would leave it open."""
         self.open += 1
         self.accepted += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self._transports.add(writer.transport)
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._pass(reader, writer, self.faults)
         except (OSError, asyncio.CancelledError):
             pass  # `aclose` alone cancels, and streams would report it as an error
         finally:
             self.open -= 1
-            self._tasks.discard(task)
             writer.close()
 
     async def _pass(
@@ -159,7 +161,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 async def proxied(target: int, faults: Faults | None = None) -> AsyncIterator[Proxy]:
     """A proxy in front of a port, for as long as the block runs."""
     proxy = Proxy(target, faults or Faults())
-    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy

@@ -118,11 +118,10 @@ async def test_a_frozen_upstream_is_a_timeout_and_then_left_alone(pair: list[Moc
         tag = "mid mock:gap=0.05,deltas=1000"
         calls = [await Call.post(server.port, chat(tag)) for _ in range(4)]
         await asyncio.gather(*(call.until("\n2 ") for call in calls))
-        pair[0].freeze()
+        victim = next(mock for mock in pair if mock.name == calls[0].heard.upstream)
+        victim.freeze()
         try:
-            mine = [call for call in calls if call.heard.upstream == "a"]
-            assert mine
-            for call in mine:
+            for call in (each for each in calls if each.heard.upstream == victim.name):
                 heard = await call.rest()
                 heard.broken(tag)
                 assert heard.error is not None
@@ -131,6 +130,6 @@ async def test_a_frozen_upstream_is_a_timeout_and_then_left_alone(pair: list[Moc
                 late = f"{index} mock:deltas=3"
                 (await (await Call.post(server.port, chat(late))).rest()).whole(late, 3)
         finally:
-            pair[0].thaw()
+            victim.thaw()
             for call in calls:
                 call.leave()

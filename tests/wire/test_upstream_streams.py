@@ -64,6 +64,7 @@ async def test_an_answer_packed_unasked_is_refused_before_its_first_byte(
 
 
 @pytest.mark.parametrize("most", [1, 7, 100])
+@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_a_network_that_splits_anywhere_changes_nothing(pair: list[Mock], most: int) -> None:
     """Row 57: headers and chunk sizes are split too."""
     splitting = Faults(most=most, seed=most)
@@ -116,6 +117,7 @@ async def test_what_breaks_before_the_first_token_is_answered_by_another(
 
 
 @pytest.mark.parametrize("breaks", ["cut", "reset", "garbage", "half", "stall"])
+@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_a_network_that_breaks_in_the_middle(pair: list[Mock], breaks: Break) -> None:
     """Rows 54 and 57 by the network's fault, at several places."""
     async with proxied(pair[0].port) as proxy:
