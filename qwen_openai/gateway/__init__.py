@@ -1,1 +1,1 @@
-"""What stands in front of the engines: admission and its one queue."""
+"""What stands in front of the engines: keys, limits, the queue, usage, many upstreams as one."""

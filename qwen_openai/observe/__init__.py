@@ -1,1 +1,1 @@
-"""Logs. Receives facts, changes nothing."""
+"""What is noted of requests, and where it shows. Receives facts, changes nothing."""
