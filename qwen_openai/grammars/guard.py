@@ -39,7 +39,7 @@ class Guard:
                 "The rules that the answer must match could not be made ready. Try again, or ask "
                 "for less."
             )
-        self._start: "LLMatcher" = matcher
+        self._start = matcher
         self._matcher = matcher.deep_copy()
         self._left = False
 

@@ -38,14 +38,25 @@ class Served:
     ``own_name`` is what it is called where it runs."""
 
     def __init__(self, engine: Engine, *, queue_size: int, created: int) -> None:
-        info = engine.info()
         self.service = ChatService(engine, queue_size=queue_size)
+        self.created = created
+        self._describe(engine.info())
+
+    def refresh(self) -> None:
+        """Take what the engine says of itself now: what its upstreams are may be found out late,
+        and changes when others take their place."""
+        info = self.engine.info()
+        if info is not self._info:
+            self._describe(info)
+            self.service.resize()
+
+    def _describe(self, info: EngineInfo) -> None:
+        self._info = info
         self.own_name = info.model
         self.family = _family(info)
         self.refuses = info.refuses
         self.hands_on = info.hands_on
         self.fingerprint = _fingerprint(info)
-        self.created = created
 
     @property
     def engine(self) -> Engine:
@@ -191,7 +202,7 @@ class Gateway:
             served = self._pooled[name] = self._serve(engine)
             if self.draining:
                 self.drain()
-        served.service.resize()
+        served.refresh()
         return served
 
 

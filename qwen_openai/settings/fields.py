@@ -193,7 +193,7 @@ class Settings(BaseSettings):
     )
     connect_timeout: float = Field(5, gt=0, description="seconds to reach an upstream")
     first_token_timeout: float = Field(
-        300, gt=0, description="seconds an upstream has for its first token, or a plain answer"
+        600, gt=0, description="seconds an upstream has for its first token, or a plain answer"
     )
     token_timeout: float = Field(60, gt=0, description="seconds between two tokens of an upstream")
     total_timeout: float = Field(3600, gt=0, description="seconds one answer of an upstream takes")

@@ -9,7 +9,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # comes with langchain, its stubs do not
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from qwen_openai.core import Event, Job, Routed

@@ -11,7 +11,7 @@ from typing import TypeVar
 from qwen_openai.core import Event, Extra, Job, Routed, Started
 from qwen_openai.engines.base import EngineInfo, Health
 from qwen_openai.errors import UpstreamFailed
-from qwen_openai.families import family_of
+from qwen_openai.families import DEFAULT_FAMILY, family_of
 from qwen_openai.gateway.pool.affinity import Trail, trail_of
 from qwen_openai.gateway.pool.replica import Replica
 from qwen_openai.gateway.pool.seams import Client
@@ -147,7 +147,8 @@ class PooledModel:
             context=min((context for context in told if context), default=0),
             slots=sum(each.upstream.max_parallel for each in answering) or 1,
             facts=(("upstreams", ", ".join(each.label for each in replicas)),),
-            tools=family.tools,
+            # What a model can do that no row knows, its server judges; calls have fields there.
+            tools=family.tools or ("hermes" if family is DEFAULT_FAMILY else None),
             thinking=family.thinking,
             fills_in=family.fill_in is not None,
             refuses=frozenset[str]().union(*refused),
