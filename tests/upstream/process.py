@@ -50,6 +50,16 @@ class Child:
         self.port = port
         self.process: subprocess.Popen[bytes] | None = None
 
+    def spawn(self, *arguments: str, stdin: bool = False) -> None:
+        """Start the process; it prints its port as its first line."""
+        self.close()
+        self.process = subprocess.Popen(
+            [*self.command, *arguments],
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        )
+
     @property
     def pid(self) -> int:
         """Its process id; it must run."""
@@ -85,7 +95,7 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
             self.process.wait(20)
-            for pipe in (self.process.stdout, self.process.stderr):
+            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
                 if pipe is not None:
                     pipe.close()
             self.process = None
@@ -106,9 +116,8 @@ class Mock(Child):
 
     def start(self) -> "Mock":
         """Start it, and wait until it listens."""
-        self.close()
-        command = [*self.command, "--port", str(self.port), *self._arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+        self.spawn("--port", str(self.port), *self._arguments)
+        assert self.process is not None
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:

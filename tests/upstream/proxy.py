@@ -1,17 +1,22 @@
 """A proxy that breaks connections: what networks do to a gateway and its upstream, seeded.
 
-Runs in the loop of whoever makes it. It knows bytes, nothing of HTTP.
+It runs in a process of its own, `python -m tests.upstream.proxy PORT`, so that what it leaves open
+is nobody's leak and a test's loop has nothing of it to end. It knows bytes, nothing of HTTP.
 """
 
+import argparse
 import asyncio
-import contextlib
+import json
 import socket
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from random import Random
 from typing import Literal
+
+from tests.upstream.process import Child
 
 # What happens to the answer after `after` bytes of it; garbage: 64 random bytes in the middle of
 # it; half: the sending side is closed, the receiving one is not.
@@ -34,33 +39,64 @@ class Faults:
     seed: int = 1
 
 
-class Proxy:
-    """Stands between a client and ``target``, a port here. ``faults`` may be changed at any time;
-    ``open`` is how many connections there are now."""
+class Proxy(Child):
+    """A proxy process between a client and ``target``, a port here."""
 
     def __init__(self, target: int, faults: Faults) -> None:
-        self.target = target
+        super().__init__([sys.executable, "-m", "tests.upstream.proxy", str(target)], 0)
         self.faults = faults
-        self.port = 0
-        self.open = 0
-        self.accepted = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._transports: set[asyncio.WriteTransport] = set()
 
     @property
     def url(self) -> str:
         """What stands in the settings of a gateway."""
         return f"http://127.0.0.1:{self.port}/v1"
 
+    def start(self) -> "Proxy":
+        """Start it, and wait until it listens."""
+        self.spawn(stdin=True)
+        self.port = int(self._line())
+        self.set()
+        return self
+
     def set(self, **changes: object) -> None:
         """Change some of the faults; the connections that there are, which had others, end."""
         self.faults = replace(self.faults, **changes)  # type: ignore[arg-type]  # named by tests
-        self._abort()
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(asdict(self.faults)).encode() + b"\n")
+        self.process.stdin.flush()
+        self._line()
+
+    def _line(self) -> bytes:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the proxy ended")
+        return line
+
+
+class _Server:
+    """What the process does. ``faults`` are those of the connections that begin now."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._faults = Faults()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._transports: set[asyncio.WriteTransport] = set()
+
+    def set(self, faults: Faults) -> None:
+        """Treat connections so from now on, and end those that there are."""
+        self._faults = faults
+        for task in self._tasks:
+            task.cancel()
+        # A close would wait for readers that have left off reading.
+        for transport in self._transports:
+            transport.abort()
+        self._transports.clear()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take a connection. Not a coroutine: one that never began would leave it open."""
-        self.open += 1
-        self.accepted += 1
         self._transports.add(writer.transport)
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
@@ -68,12 +104,12 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await self._pass(reader, writer, self.faults)
+            await self._pass(reader, writer, self._faults)
         except (OSError, asyncio.CancelledError):
-            pass  # `aclose` alone cancels, and streams would report it as an error
+            pass  # `set` alone cancels, and streams would report it as an error
         finally:
-            self.open -= 1
             writer.close()
+            self._transports.discard(writer.transport)
 
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, faults: Faults
@@ -84,7 +120,7 @@ class Proxy:
         if faults.door == "hang":
             await reader.read()  # until the client leaves
             await asyncio.Event().wait()
-        there, to = await asyncio.open_connection("127.0.0.1", self.target)
+        there, to = await asyncio.open_connection("127.0.0.1", self._target)
         self._transports.add(to.transport)
         asking = asyncio.create_task(_copy(reader, to, Faults(latency=faults.latency)))
         answering = asyncio.create_task(_copy(there, writer, faults))
@@ -96,19 +132,7 @@ class Proxy:
                 task.cancel()
             await asyncio.gather(asking, answering, return_exceptions=True)
             to.close()
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._abort()
-
-    def _abort(self) -> None:
-        # A close would wait for readers that have left off reading, and the loop for the close.
-        for transport in self._transports:
-            transport.abort()
-        self._transports.clear()
+            self._transports.discard(to.transport)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, faults: Faults) -> None:
@@ -157,16 +181,40 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-@asynccontextmanager
-async def proxied(target: int, faults: Faults | None = None) -> AsyncIterator[Proxy]:
+@contextmanager
+def proxied(target: int, faults: Faults | None = None) -> Iterator[Proxy]:
     """A proxy in front of a port, for as long as the block runs."""
     proxy = Proxy(target, faults or Faults())
-    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
     try:
-        yield proxy
+        yield proxy.start()
     finally:
-        server.close()
-        await proxy.aclose()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), 1)
+        proxy.close()
+
+
+async def _main(target: int) -> None:
+    made = _Server(target)
+    server = await asyncio.start_server(made.accept, "127.0.0.1", 0)
+    told = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(told), sys.stdin
+    )
+    _say(str(server.sockets[0].getsockname()[1]))
+    while line := await told.readline():
+        made.set(Faults(**json.loads(line)))
+        _say("set")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Run until nobody tells it anything any more."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", type=int, help="the port that it stands before")
+    asyncio.run(_main(parser.parse_args().target))
+
+
+if __name__ == "__main__":
+    main()

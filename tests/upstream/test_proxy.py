@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 import pytest
 
@@ -19,7 +20,7 @@ async def proxy() -> AsyncIterator[Proxy]:
         writer.close()
 
     server = await asyncio.start_server(say, "127.0.0.1", 0)
-    async with proxied(server.sockets[0].getsockname()[1]) as made:
+    with proxied(server.sockets[0].getsockname()[1]) as made:
         yield made
     server.close()
 
@@ -40,23 +41,23 @@ async def _heard(proxy: Proxy, seconds: float = 10) -> bytes:
 
 @pytest.mark.parametrize("faults", [Faults(), Faults(latency=0.01), Faults(most=100, seed=3)])
 async def test_it_passes_everything_on(proxy: Proxy, faults: Faults) -> None:
-    proxy.faults = faults
+    proxy.set(**asdict(faults))
     assert await _heard(proxy) == _SAID
 
 
 async def test_it_cuts_after_so_many_bytes(proxy: Proxy) -> None:
-    proxy.faults = Faults(breaks="cut", after=1000)
+    proxy.set(breaks="cut", after=1000)
     assert await _heard(proxy) == _SAID[:1000]
 
 
 async def test_it_resets(proxy: Proxy) -> None:
-    proxy.faults = Faults(breaks="reset", after=1000)
+    proxy.set(breaks="reset", after=1000)
     with pytest.raises(ConnectionResetError):
         await _heard(proxy)
 
 
 async def test_it_puts_garbage_in(proxy: Proxy) -> None:
-    proxy.faults = Faults(breaks="garbage", after=1000)
+    proxy.set(breaks="garbage", after=1000)
     heard = await _heard(proxy)
     assert len(heard) == len(_SAID) + 64
     assert heard[:1000] == _SAID[:1000]
@@ -64,13 +65,13 @@ async def test_it_puts_garbage_in(proxy: Proxy) -> None:
 
 
 async def test_it_stalls(proxy: Proxy) -> None:
-    proxy.faults = Faults(breaks="stall", after=1000)
+    proxy.set(breaks="stall", after=1000)
     with pytest.raises(TimeoutError):
         await _heard(proxy, 0.2)
 
 
 async def test_it_closes_one_half(proxy: Proxy) -> None:
-    proxy.faults = Faults(breaks="half", after=1000)
+    proxy.set(breaks="half", after=1000)
     assert await _heard(proxy) == _SAID[:1000]
 
 

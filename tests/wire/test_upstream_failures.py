@@ -83,10 +83,9 @@ async def test_where_none_is_left_the_answer_is_502(
         assert answer.attempts >= 1
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_a_connection_that_hangs_is_504(pair: list[Mock]) -> None:
     """Rows 53 and 58: taken and never served: the first token's deadline; with another: passed."""
-    async with proxied(pair[0].port, Faults(door="hang")) as proxy:
+    with proxied(pair[0].port, Faults(door="hang")) as proxy:
         hung = row(proxy, "hung", models=["m"], kind="vllm")
         async with fronted([hung], first_token_timeout=0.3, breaker_failures=100) as server:
             for stream in (True, False):
@@ -244,10 +243,9 @@ async def test_a_half_open_upstream_is_tried_by_one(pair: list[Mock]) -> None:
     [Faults(breaks="reset", after=0), Faults(breaks="cut", after=40), Faults(door="refuse")],
     ids=["reset", "cut in the headers", "refused"],
 )
-@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_networks_that_break_before_the_first_token(pair: list[Mock], faults: Faults) -> None:
     """Row 54 by the network's fault: invisible where there is another upstream."""
-    async with proxied(pair[0].port) as proxy:
+    with proxied(pair[0].port) as proxy:
         both = [row(proxy, "shaky", models=["m"]), row(pair[1], models=["m"])]
         async with fronted(both, breaker_failures=100) as server:
             proxy.set(door=faults.door, breaks=faults.breaks, after=faults.after)

@@ -64,14 +64,14 @@ async def test_an_answer_packed_unasked_is_refused_before_its_first_byte(
 
 
 @pytest.mark.parametrize("most", [1, 7, 100])
-@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_a_network_that_splits_anywhere_changes_nothing(pair: list[Mock], most: int) -> None:
     """Row 57: headers and chunk sizes are split too."""
     splitting = Faults(most=most, seed=most)
-    async with proxied(pair[0].port, splitting) as proxy, fronted([row(proxy, "a")]) as server:
-        for stream in (True, False):
-            text = f"hi mock:wide,deltas=8 {stream}"
-            (await heard(server.port, text, stream=stream)).whole(text, 8, wide=True)
+    with proxied(pair[0].port, splitting) as proxy:
+        async with fronted([row(proxy, "a")]) as server:
+            for stream in (True, False):
+                text = f"hi mock:wide,deltas=8 {stream}"
+                (await heard(server.port, text, stream=stream)).whole(text, 8, wide=True)
 
 
 @pytest.mark.parametrize("at", [2, 5])
@@ -117,10 +117,9 @@ async def test_what_breaks_before_the_first_token_is_answered_by_another(
 
 
 @pytest.mark.parametrize("breaks", ["cut", "reset", "garbage", "half", "stall"])
-@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_a_network_that_breaks_in_the_middle(pair: list[Mock], breaks: Break) -> None:
     """Rows 54 and 57 by the network's fault, at several places."""
-    async with proxied(pair[0].port) as proxy:
+    with proxied(pair[0].port) as proxy:
         only = row(proxy, "a", models=["m"], kind="vllm")
         async with fronted([only], token_timeout=0.5, breaker_failures=1000) as server:
             for after in (900, 1111, 1500):
