@@ -17,6 +17,8 @@ from qwen_openai.gateway.store.database import transaction
 
 ID_PREFIX = "key_"
 LONGEST_NAME = 64
+# Names of models are longer: paths and tags.
+_LONGEST_MODEL = 256
 
 _COLUMNS = "id, name, models, limits, created, expires, revoked, shown"
 _LIMITS = frozenset(field.name for field in fields(KeyLimits))
@@ -33,10 +35,11 @@ def insert(
 ) -> tuple[str, Key]:
     """Make a key and return its secret, which is kept nowhere, and the key.
 
-    ``now`` and ``expires`` are Unix seconds. Raises StartupError where the name is none, or is that
-    of a key which has not been revoked.
+    ``now`` and ``expires`` are Unix seconds. Raises StartupError where the name, or one of a model,
+    is none, or the name is that of a key which has not been revoked.
     """
     _check_name(name)
+    _check_models(models)
     secret = new_secret()
     key = Key(
         id=ID_PREFIX + secrets.token_hex(8),
@@ -144,7 +147,8 @@ def load_keys(connection: sqlite3.Connection) -> list[tuple[bytes, Key]]:
     too, since keys are asked for as soon as there ever was one.
 
     A rotated key comes with each of its secrets, the earlier ones expiring when their grace ends. A
-    row that cannot be understood is left out: its key then opens nothing, and the others work.
+    row that cannot be understood comes as a key that opens nothing, and the others work: left out,
+    it would leave a door open that was closed, if it was the only one.
     """
     query = (
         f"SELECT digest, {_COLUMNS} FROM keys UNION ALL "  # noqa: S608
@@ -157,7 +161,7 @@ def load_keys(connection: sqlite3.Connection) -> list[tuple[bytes, Key]]:
         try:
             loaded.append((digest, _key(row)))
         except StartupError:
-            continue
+            loaded.append((digest, Key(id=str(row[0]), name=str(row[1]), revoked=0.0)))
     return loaded
 
 
@@ -191,6 +195,15 @@ def _check_name(name: str) -> None:
             fix=f"Use 1 to {LONGEST_NAME} visible characters that do not begin with '-' or "
             f"{ID_PREFIX!r}.",
         )
+
+
+def _check_models(models: Sequence[str]) -> None:
+    for model in models:
+        if not 0 < len(model) <= _LONGEST_MODEL or not model.isprintable():
+            raise StartupError(
+                f"{model[:80]!r} cannot be the name of a model.",
+                fix=f"Use 1 to {_LONGEST_MODEL} visible characters.",
+            )
 
 
 def _limits_text(limits: KeyLimits) -> str:

@@ -113,7 +113,9 @@ def test_no_text_is_taken_for_sql(store: sqlite3.Connection, text: str) -> None:
 
 
 @given(
-    models=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=3),
+    models=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1), max_size=3
+    ),
     most=st.lists(st.none() | st.integers(1, 2**62), min_size=5, max_size=5),
     expires=st.none() | st.floats(0, 1e11),
 )
@@ -226,3 +228,24 @@ def test_a_row_that_a_hand_has_spoilt_opens_nothing_and_spoils_no_other(
     assert loaded.find(good.encode()) is not None
     with pytest.raises(StartupError, match=f"key {key.id} cannot be understood"):
         keys.list_keys(store)
+
+
+def test_a_row_that_a_hand_has_spoilt_opens_no_door_to_everybody(
+    store: sqlite3.Connection,
+) -> None:
+    """Where it was the only one: a key was made, so one is asked for."""
+    secret, _ = keys.insert(store, "anna", now=NOW)
+    store.execute("UPDATE keys SET limits = 'none'")
+    loaded = ring(store)
+    assert loaded.asks
+    assert loaded.find(secret.encode()) is None
+    assert (loaded.count().good, loaded.count().made) == (0, 1)
+
+
+@pytest.mark.parametrize("model", ["a\x1b[2Jb", "a\nb", "", "x" * 300])
+def test_a_models_name_that_no_terminal_should_see_is_refused(
+    store: sqlite3.Connection, model: str
+) -> None:
+    with pytest.raises(StartupError, match="cannot be the name of a model"):
+        keys.insert(store, "anna", models=["qwen", model], now=NOW)
+    assert keys.list_keys(store) == []
