@@ -19,7 +19,7 @@ from tests.models.qwen1.real_fixture import real_native
 from tests.upstream.process import GatewayProcess
 from tests.vllm.replica import MODEL, Replica
 
-_PROGRAM = os.environ.get("QWEN_OPENAI_VLLM", "")
+_PROGRAM = os.environ.get("VLLM_PROGRAM", "")
 _KEY = "sk-test-of-vllm"
 
 pytestmark = [
@@ -177,7 +177,7 @@ async def test_one_dies_under_load_and_comes_back(
     """Streams that the dead one had begun get an error event, all else is answered by the other."""
     url = f"http://127.0.0.1:{gateway.port}/v1"
     async with AsyncOpenAI(base_url=url, api_key=_KEY, max_retries=0, timeout=300) as client:
-        begun = asyncio.Event()
+        begun = {each.name: asyncio.Event() for each in replicas}
         outcomes: Counter[str] = Counter()
         late: list[float] = []
         died = [0.0]
@@ -193,7 +193,7 @@ async def test_one_dies_under_load_and_comes_back(
             finished = False
             try:
                 async for chunk in raw.parse():
-                    begun.set()
+                    begun[upstream].set()
                     finished = finished or bool(chunk.choices and chunk.choices[0].finish_reason)
             except APIError:
                 late.append(time.monotonic() - died[0])
@@ -202,14 +202,15 @@ async def test_one_dies_under_load_and_comes_back(
             outcomes[f"{upstream} {'whole' if finished else 'silently cut'}"] += 1
 
         open_streams = [asyncio.create_task(stream(number)) for number in range(8)]
-        await begun.wait()
         victim = replicas[0]
+        await begun[victim.name].wait()
         victim.kill()
         died[0] = time.monotonic()
         after = [asyncio.create_task(stream(number)) for number in range(100, 104)]
         await asyncio.gather(*open_streams, *after)
         print(dict(outcomes), f"errors after {[round(each, 2) for each in late]} s")  # noqa: T201
         assert set(outcomes) <= {"left error", "right whole"}
+        assert outcomes["left error"] >= 1
         assert outcomes["right whole"] >= 4 + 1
         assert all(each < 5 for each in late)  # a second is the promise
 
