@@ -1,6 +1,6 @@
 """A request's way past the limits: what it may cost is reserved, and settled when it is over.
 
-Around the service, for every endpoint that generates.
+`entered` is for every endpoint that generates, `counted` for those that only count tokens.
 """
 
 import asyncio
@@ -26,6 +26,21 @@ class Entry:
 
     claim: Claim
     record: Record
+
+
+@contextmanager
+def counted(gateway: Gateway, scope: Scope) -> Iterator[None]:
+    """Count a request that generates nothing: by its number, and as one at once, with no tokens.
+
+    Raises RateLimited and Overloaded before anything has been asked of an engine.
+    """
+    key = key_of(scope)
+    add_headers(scope, lambda: gateway.limiter.headers(key))
+    reservation = gateway.limiter.reserve(key, 0)
+    try:
+        yield
+    finally:
+        reservation.settle(0)
 
 
 @contextmanager

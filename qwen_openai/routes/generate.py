@@ -93,10 +93,11 @@ async def answer(gateway: Gateway, scope: Scope, send: Send, asked: Asked) -> No
     job = asked.jobs[0]
     record = record_of(scope)
     record.model, record.streams, record.n = job.model, asked.stream, job.n
-    # All jobs of a request have the same grammar, which is refused before a slot is taken.
-    if job.grammar is not None:
-        await gateway.grammars.check(job.grammar)
     with entered(gateway, scope, asked.jobs) as entry:
+        # All jobs of a request have the same grammar, which is refused before a slot is taken; to
+        # check it is work, which is not for whoever is over a limit.
+        if job.grammar is not None:
+            await gateway.grammars.check(job.grammar)
         if asked.stream:
             settings = gateway.settings
             await _stream(send, asked, entry, Pings(settings.ping_interval, settings.ping_early))

@@ -24,6 +24,7 @@ from qwen_openai.responses.tokens import (
 )
 from qwen_openai.routes.chat import adapt_chat, chat_job_of
 from qwen_openai.routes.disconnect import until_disconnect
+from qwen_openai.routes.entry import counted
 from qwen_openai.routes.gateway import Caller, Gateway, Served
 from qwen_openai.routes.generate import read
 from qwen_openai.routes.notes import note_headers
@@ -43,7 +44,7 @@ class Tokenize:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         read_ = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, self._answer(send, *read_))
+        await until_disconnect(receive, self._answer(scope, send, *read_))
 
     def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, Job, bool]:
         gateway = self._gateway
@@ -63,11 +64,14 @@ class Tokenize:
             ignored=request.ignored,
         )
 
-    async def _answer(self, send: Send, served: Served, job: Job, with_texts: bool) -> None:
+    async def _answer(
+        self, scope: Scope, send: Send, served: Served, job: Job, with_texts: bool
+    ) -> None:
         engine = served.engine
-        async with self._gateway.tokenizing:
-            ids = await engine.tokenize(job)
-            pieces = await engine.detokenize(ids) if with_texts else None
+        with counted(self._gateway, scope):
+            async with self._gateway.tokenizing:
+                ids = await engine.tokenize(job)
+                pieces = await engine.detokenize(ids) if with_texts else None
         body = await off_loop(
             len(ids) * _TOKEN_BYTES, tokenize_body, ids, engine.info().context, pieces
         )
@@ -82,14 +86,17 @@ class Detokenize:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         read_ = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, self._answer(send, *read_))
+        await until_disconnect(receive, self._answer(scope, send, *read_))
 
     def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, DetokenizeRequest]:
         request = parse_detokenize(raw, strict=caller.strict)
         return self._gateway.named(request.model, caller.key), request
 
-    async def _answer(self, send: Send, served: Served, request: DetokenizeRequest) -> None:
-        pieces = await self._gateway.detokenize(served, request.tokens)
+    async def _answer(
+        self, scope: Scope, send: Send, served: Served, request: DetokenizeRequest
+    ) -> None:
+        with counted(self._gateway, scope):
+            pieces = await self._gateway.detokenize(served, request.tokens)
         headers = note_headers((), request.ignored)
         body = await off_loop(len(pieces) * _TOKEN_BYTES, detokenize_body, pieces)
         await send_json(send, body, headers=headers)
@@ -103,7 +110,8 @@ class ChatInputTokens:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         read_ = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, _count(self._gateway, send, *read_, "chat.completion"))
+        count = _Count(self._gateway, "chat.completion")
+        await until_disconnect(receive, count(scope, send, *read_))
 
     def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, Job]:
         _, served, job = adapt_chat(self._gateway, raw, caller)
@@ -119,15 +127,24 @@ class ResponsesInputTokens:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         read_ = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, _count(self._gateway, send, *read_, "response"))
+        count = _Count(self._gateway, "response")
+        await until_disconnect(receive, count(scope, send, *read_))
 
     def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, Job]:
         _, served, job = adapt_responses(self._gateway, raw, caller)
         return served, job
 
 
-async def _count(gateway: Gateway, send: Send, served: Served, job: Job, of: Counted) -> None:
-    async with gateway.tokenizing:
-        ids = await served.engine.tokenize(job)
-    headers = note_headers(job.changes, job.ignored)
-    await send_json(send, input_tokens_body(len(ids), of), headers=headers)
+class _Count:
+    """Answers with the number of a prompt's tokens, as what ``of`` says."""
+
+    def __init__(self, gateway: Gateway, of: Counted) -> None:
+        self._gateway = gateway
+        self._of = of
+
+    async def __call__(self, scope: Scope, send: Send, served: Served, job: Job) -> None:
+        with counted(self._gateway, scope):
+            async with self._gateway.tokenizing:
+                ids = await served.engine.tokenize(job)
+        headers = note_headers(job.changes, job.ignored)
+        await send_json(send, input_tokens_body(len(ids), self._of), headers=headers)

@@ -123,6 +123,46 @@ async def test_the_limit_of_all_keys_is_503() -> None:
         assert 55 <= int(refused.headers["retry-after"]) <= 60
 
 
+COUNTED = {
+    "/tokenize": {"model": "fake", "prompt": "Hi"},
+    "/detokenize": {"model": "fake", "tokens": []},
+    f"{PATH}/input_tokens": {"model": "fake", "messages": MESSAGES},
+    "/v1/responses/input_tokens": {"model": "fake", "input": "Hi"},
+}
+
+
+@pytest.mark.parametrize("path", COUNTED)
+async def test_what_generates_nothing_is_a_request_too_and_takes_no_tokens(path: str) -> None:
+    limits = {"requests_per_minute": 2, "parallel_requests": 1}
+    limits |= {"tokens_per_minute": 1, "tokens_per_day": 1}
+    async with guarded(FakeEngine(), [key("sk", **limits)]) as server:
+        headers = {"authorization": "Bearer sk"}
+        for left in ("1", "0"):
+            asked = ("POST", path, COUNTED[path], headers)
+            answer = await asyncio.to_thread(call, server.port, *asked)
+            assert (answer.status, answer.headers[f"{_RATE}remaining-requests"]) == (200, left)
+            assert answer.headers[f"{_RATE}remaining-tokens"] == "1"
+        answer = await asyncio.to_thread(call, server.port, *asked)
+        assert (answer.status, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+
+
+async def test_a_key_at_its_limit_has_no_grammar_checked() -> None:
+    body = {"structured_outputs": {"regex": "[a-z]+"}}
+    async with guarded(FakeEngine(), [key("sk", requests_per_minute=1)]) as server:
+        assert (await post(server, "sk")).status == 200
+        assert (await post(server, "sk", **body)).status == 429
+        assert server.gateway.grammars.pid is None
+
+
+async def test_a_grammar_that_cannot_be_run_gives_all_tokens_back() -> None:
+    limited = key("sk", tokens_per_minute=1000, parallel_requests=1)
+    async with guarded(FakeEngine(), [limited]) as server:
+        for _ in range(2):
+            answer = await post(server, "sk", structured_outputs={"regex": "(?=a)b("})
+            assert answer.status == 400, answer.body
+        assert server.gateway.limiter.headers(limited)[f"{_RATE}remaining-tokens"] == "1000"
+
+
 def gated(gate: asyncio.Event, slots: int = 4) -> FakeEngine:
     def script(_: Job) -> Iterable[Step]:
         return [gate, "Done."]

@@ -99,7 +99,7 @@ class Account:
         request usually runs."""
         found: list[Refusal] = []
         most = limits.tokens_per_minute
-        if most is not None and self.minute.tokens + tokens > most:
+        if most is not None and tokens and self.minute.tokens + tokens > most:
             if tokens > most:
                 return Refusal("lasting", _BIG, _too_large(tokens, most))
             wait = self.minute.seconds_until_tokens(now, tokens, most)

@@ -42,7 +42,8 @@ class Reservation:
         now = self._limiter.now()
         for hold in holds:
             hold.settle(now, tokens - self.tokens)
-        self._limiter.note_duration(now - self._since)
+        if self.tokens:
+            self._limiter.note_duration(now - self._since)
 
 
 class Limiter:
@@ -72,7 +73,8 @@ class Limiter:
         self._total = total
 
     def reserve(self, key: Key, tokens: int) -> Reservation:
-        """Take one request of ``tokens`` tokens, all of it or nothing.
+        """Take one request of ``tokens`` tokens, all of it or nothing. One of none has only its
+        number limited: in a minute, and at once.
 
         Raises RateLimited for the key's own limit, QuotaExceeded for its budget of a day or month,
         Overloaded for the limits of the whole server.
@@ -145,7 +147,7 @@ class Limiter:
     def _refusal(
         self, account: Account, limits: KeyLimits, tokens: int, now: float
     ) -> Refusal | None:
-        if limits.tokens_per_day is not None or limits.tokens_per_month is not None:
+        if tokens and (limits.tokens_per_day, limits.tokens_per_month) != (None, None):
             left = self._calendar.seconds_of_day_left()
             refusal = account.refuses_budget(limits, tokens, left)
             if refusal is not None:
