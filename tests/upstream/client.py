@@ -135,15 +135,17 @@ class Call:
             return await self._reader.readuntil(mark) + await self._reader.read(100)
 
     async def rest(self, seconds: float = 30) -> Heard:
-        """Read to the end."""
-        async with asyncio.timeout(seconds):
-            try:
-                await self.head()
-            except (asyncio.IncompleteReadError, ConnectionError):
-                self._over(torn=True)
-            while not self.heard.ended:
-                await self._part()
-        self._writer.close()
+        """Read to the end, and leave, whatever comes of it."""
+        try:
+            async with asyncio.timeout(seconds):
+                try:
+                    await self.head()
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    self._over(torn=True)
+                while not self.heard.ended:
+                    await self._part()
+        finally:
+            self._writer.transport.abort()
         return self.heard
 
     def leave(self) -> float:

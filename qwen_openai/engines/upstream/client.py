@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import aiohttp
 import orjson
 
-from qwen_openai.core import Event, Finish, Job
+from qwen_openai.core import Event, Extra, Finish, Job, Started
 from qwen_openai.engines.upstream.answer import Reader
 from qwen_openai.engines.upstream.deadlines import Timeouts, Watchdog
 from qwen_openai.engines.upstream.failures import Reporter
@@ -35,6 +35,8 @@ _AT_ONCE = 5.0
 # again.
 _TAIL = 0.02
 _CHANGED = "x-qwen-openai-changed"
+# What many servers send before they have read the prompt: the first word is still to come.
+_NO_WORDS = (Started, Extra)
 # What breaks a connection, or never makes one.
 _BROKEN = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
@@ -153,7 +155,7 @@ class UpstreamClient:
                     if events and isinstance(events[-1], Finish) and not content.at_eof():
                         await self._tail(content)
                     for event in events:
-                        came = True
+                        came = came or type(event) not in _NO_WORDS
                         yield event
                 if came:
                     dog.heard()

@@ -261,7 +261,7 @@ SHORT = Timeouts(connect=1, first_token=0.1, token=0.1, total=0.3)
     [
         ([asyncio.Event], "begin"),
         ([STREAM, asyncio.Event], "begin"),
-        ([STREAM, event(chunk({"role": "assistant"})), b": ping\n\n", asyncio.Event], "go on"),
+        ([STREAM, event(chunk({"role": "assistant"})), b": ping\n\n", asyncio.Event], "begin"),
         ([*words("Hi")[:3], asyncio.Event], "go on"),
         ([*words("Hi")[:3], *[b": ping\n\n", 0.04] * 20], "go on"),
         ([STREAM, *[event(chunk({"content": "x"})), 0.02] * 60], "finish"),
