@@ -24,6 +24,7 @@ from qwen_openai.core import (
 from qwen_openai.engines.upstream.calls import Calls
 from qwen_openai.engines.upstream.failures import Reporter
 from qwen_openai.engines.upstream.logprobs import chat_logprobs, completion_logprobs
+from qwen_openai.engines.upstream.members import collect, sendable
 from qwen_openai.engines.upstream.usage import Usage
 from qwen_openai.errors import ApiError
 
@@ -163,7 +164,7 @@ class Reader:
         if usage is not None:
             self._usage.take(usage)
         if not chunk.keys() <= _BODY:
-            _collect(self._body, chunk, _BODY)
+            collect(self._body, chunk, _BODY)
         choices = chunk.get("choices")
         if not choices:
             return ()
@@ -174,7 +175,7 @@ class Reader:
         if type(choices) is not list:
             raise TypeError
         for choice in choices:
-            if choice.get("index", 0) == 0:
+            if not choice.get("index"):
                 self._one(choice, member, events)
         return events
 
@@ -184,7 +185,7 @@ class Reader:
         begin = len(out)
         reason = choice.get("finish_reason")
         if not choice.keys() <= _CHOICE:
-            _collect(self._choice if reason is None else self._last, choice, _CHOICE)
+            collect(self._choice if reason is None else self._last, choice, _CHOICE)
         if self._completes:
             self._wrote(choice, member, out)
         else:
@@ -218,7 +219,7 @@ class Reader:
         if type(delta) is not dict:
             raise TypeError
         if not delta.keys() <= _DELTA:
-            _collect(self._delta, delta, _DELTA)
+            collect(self._delta, delta, _DELTA)
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         text = delta.get("content")
         if type(text) is list:
@@ -263,7 +264,7 @@ class Reader:
         if reason in _BROKEN:
             raise self._report.failed(f"broke its answer off ({reason})")
         if reason not in ("tool_calls", "function_call"):
-            self._last["native_finish_reason"] = reason
+            self._last["native_finish_reason"] = sendable(reason)
         return "stop"
 
     def _ended(self) -> Sequence[Event]:
@@ -276,7 +277,10 @@ class Reader:
         if self._calls.made and reason == "stop":
             reason = self._job.calls_reason
         choice = {**self._choice, **self._last}
-        finish = self._usage.finish(self._index, reason)
+        try:
+            finish = self._usage.finish(self._index, reason)
+        except TypeError:
+            raise self._report.failed("told a usage that is none") from None
         if self._body or choice or self._delta or self._usage.extra:
             events.append(Extra(self._index, self._body, choice, self._delta, self._usage.extra))
         events.append(finish)
@@ -289,10 +293,3 @@ def _text(value: object) -> str:
     if type(value) is not str:
         raise TypeError
     return value
-
-
-def _collect(into: dict[str, object], came: Object, known: frozenset[str]) -> None:
-    for name in came.keys() - known:
-        value = came[name]
-        if value is not None:
-            into[name] = value

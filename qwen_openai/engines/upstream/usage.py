@@ -4,6 +4,7 @@ Source of the shape: OpenAI's specification 2.3.0, CompletionUsage.
 """
 
 from qwen_openai.core import Finish, FinishReason, Started
+from qwen_openai.engines.upstream.members import collect, sendable
 
 _MEMBERS = frozenset(
     (
@@ -60,7 +61,8 @@ class Usage:
         return tokens
 
     def finish(self, index: int, reason: FinishReason) -> Finish:
-        """The last event, with all that was told."""
+        """The last event, with all that was told. Raises TypeError for a member that cannot be
+        sent on."""
         self._keep_extra()
         reasoning = self._detail("completion_tokens_details", "reasoning_tokens")
         return Finish(
@@ -77,16 +79,14 @@ class Usage:
         return _count(details.get(name)) if type(details) is dict else None
 
     def _keep_extra(self) -> None:
-        """Note the members that no event has."""
-        for name, value in self._given.items():
-            if name not in _MEMBERS and value is not None:
-                self.extra[name] = value
+        """Note the members that no event has. Raises TypeError for what cannot be sent on."""
+        collect(self.extra, self._given, _MEMBERS)
         for group, known in _DETAILS:
             details = self._given.get(group)
             if type(details) is dict:
                 kept = {key: each for key, each in details.items() if key not in known and each}
                 if kept:
-                    self.extra[group] = kept
+                    self.extra[group] = sendable(kept)
 
 
 def _count(value: object) -> int | None:

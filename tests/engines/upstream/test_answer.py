@@ -24,7 +24,7 @@ from qwen_openai.core import (
 )
 from qwen_openai.engines.upstream.answer import Reader
 from qwen_openai.engines.upstream.failures import Reporter
-from qwen_openai.errors import ApiError
+from qwen_openai.errors import ApiError, UpstreamFailed
 from qwen_openai.responses.chat import ChatReply, Wanted
 from qwen_openai.responses.fold import Fold
 from qwen_openai.sse import SseDecoder
@@ -354,3 +354,22 @@ def test_no_answer_breaks_the_reader(value: Any, whole: bool) -> None:  # noqa: 
         except ApiError:
             continue
         assert all(isinstance(each.text, str) for each in events if isinstance(each, Text))
+
+
+@pytest.mark.parametrize("where", ["body", "choice", "delta", "usage", "detail"])
+@pytest.mark.parametrize("member", ["[" * 300 + "]" * 300, f"[NaN, {2**70}]"])
+def test_what_could_not_be_sent_on_is_no_answer(where: str, member: str) -> None:
+    made: dict[str, Any] = chunk({"content": "x"}, usage={"prompt_tokens_details": {}})
+    choice = made["choices"][0]
+    places = {"body": made, "choice": choice, "delta": choice["delta"], "usage": made["usage"]}
+    places["detail"] = made["usage"]["prompt_tokens_details"]
+    places[where]["odd"] = "ODD"
+    data = json.dumps(made).replace('"ODD"', member).encode()
+    with pytest.raises(UpstreamFailed):
+        read(b"data: " + data + b"\n\n" + stream(chunk(reason="stop")))
+
+
+def test_an_index_of_null_is_the_first() -> None:
+    made: dict[str, Any] = chunk({"content": "x"})
+    made["choices"][0]["index"] = None
+    assert told(made) == [Text(0, "x")]
