@@ -6,7 +6,7 @@ specification has no such route; the shape is ours.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
 from qwen_openai.families import Family
@@ -24,43 +24,49 @@ _MATRICES: Mapping[str, Mapping[str, Parameter]] = MappingProxyType(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What runs the model: the engine's name, its `context` in tokens of prompt and answer together
+    (0 where that is not known), and the parameters that it `refuses`, since it cannot honour them.
+    With `hands_on` another server holds the model."""
+
+    engine: str
+    context: int
+    refuses: frozenset[str] = frozenset()
+    hands_on: bool = False
+
+
 def capabilities_body(
-    *,
-    model: str,
-    engine: str,
-    context: int,
-    family: Family,
-    refuses: frozenset[str],
-    endpoints: Sequence[str],
-    hands_on: bool = False,
+    model: str, runs: Runs, family: Family, endpoints: Sequence[str]
 ) -> dict[str, object]:
-    """Return the body. `family` is the row of the model as loaded, `context` tokens of prompt and
-    answer together, `refuses` the parameters that its engine cannot honour, `endpoints` what there
-    is to call, as "POST /v1/...". Its sampling defaults are what a request that says nothing
+    """Return the body. `family` is the row of the model as loaded, `endpoints` what there is to
+    call, as "POST /v1/...". Its sampling defaults are what a request that says nothing
     gets; `thinking_sampling_defaults` those of answers with thoughts, null where they are the same.
-    `parameters_by_endpoint` holds a matrix for each path; `parameters` is the one of chat. With
-    `hands_on` another server holds the model: the matrices say what may be sent, and what is left
-    out has that server's defaults, which are not known here, as its context may not be.
+    `parameters_by_endpoint` holds a matrix for each path; `parameters` is the one of chat. Where
+    the model is handed on, the matrices say what may be sent, and what is left out has the other
+    server's defaults, which are not known here, as its context may not be.
     """
     abilities = _abilities(family)
     matrices = {
-        path: [_row(row, abilities, refuses) for row in rows.values()]
+        path: [_row(row, abilities, runs.refuses) for row in rows.values()]
         for path, rows in _MATRICES.items()
     }
     thinking = family.thinking_sampling
     return {
         "object": "capabilities",
         "model": model,
-        "engine": engine,
+        "engine": runs.engine,
         "family": family.name,
-        "context": context or None,
-        "handed_on": hands_on,
+        "context": runs.context or None,
+        "handed_on": runs.hands_on,
         "tools": family.tools,
         "thinking": family.thinking,
         "fill_in": family.fill_in is not None,
         "endpoints": list(endpoints),
-        "sampling_defaults": None if hands_on else asdict(family.sampling),
-        "thinking_sampling_defaults": (None if thinking is None or hands_on else asdict(thinking)),
+        "sampling_defaults": None if runs.hands_on else asdict(family.sampling),
+        "thinking_sampling_defaults": (
+            None if thinking is None or runs.hands_on else asdict(thinking)
+        ),
         "parameters": matrices[_CHAT],
         "parameters_by_endpoint": matrices,
     }

@@ -5,7 +5,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from qwen_openai.errors import EngineUnavailable
-from qwen_openai.responses.capabilities import capabilities_body
+from qwen_openai.responses.capabilities import Runs, capabilities_body
 from qwen_openai.responses.models import model_list, model_object
 from qwen_openai.routes.gateway import Gateway, Served
 from qwen_openai.routes.notes import key_of
@@ -46,15 +46,8 @@ class Capabilities:
         gateway = self._gateway
         name, served = _asked_for(gateway, scope)
         info = served.engine.info()
-        body = capabilities_body(
-            model=name,
-            engine=info.engine,
-            context=info.context,
-            family=served.family,
-            refuses=info.refuses,
-            endpoints=_endpoints(scope),
-            hands_on=served.hands_on,
-        )
+        runs = Runs(info.engine, info.context, info.refuses, info.hands_on)
+        body = capabilities_body(name, runs, served.family, _endpoints(scope))
         await send_json(send, body)
 
 

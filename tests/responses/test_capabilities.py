@@ -7,20 +7,14 @@ from qwen_openai.families import Family, family_named
 from qwen_openai.protocol.completions import COMPLETION_PARAMETERS
 from qwen_openai.protocol.parameters import PARAMETERS
 from qwen_openai.protocol.responses_api import RESPONSES_PARAMETERS
-from qwen_openai.responses.capabilities import capabilities_body
+from qwen_openai.responses.capabilities import Runs, capabilities_body
 
 PLAIN = replace(family_named("qwen2"), tools=None, thinking="never")
 
 
 def body(family: Family, *, refuses: frozenset[str] = frozenset()) -> dict[str, object]:
-    made = capabilities_body(
-        model="m",
-        engine="fake",
-        context=4096,
-        family=family,
-        refuses=refuses,
-        endpoints=["POST /v1/chat/completions"],
-    )
+    runs = Runs("fake", context=4096, refuses=refuses)
+    made = capabilities_body("m", runs, family, ["POST /v1/chat/completions"])
     wire = json.loads(json.dumps(made))
     assert isinstance(wire, dict)
     return wire
