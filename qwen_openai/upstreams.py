@@ -61,8 +61,11 @@ class Upstream(BaseModel):
     def key(self) -> str | None:
         """Return the key to send, None for none."""
         if self.api_key is not None:
-            return self.api_key.get_secret_value()
-        return os.environ.get(self.api_key_env) if self.api_key_env else None
+            key: str | None = self.api_key.get_secret_value()
+        else:
+            key = os.environ.get(self.api_key_env) if self.api_key_env else None
+        # What comes from a file has a line end, which no header may have.
+        return key.strip() or None if key else None
 
 
 def from_urls(value: object) -> object:

@@ -5,6 +5,7 @@ has its own deadlines, and closing an answer closes its connection at once.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from qwen_openai.engines.upstream.failures import Reporter
 from qwen_openai.engines.upstream.kinds import ROWS, Row, kind_of
 from qwen_openai.engines.upstream.request import Request, request_of
 from qwen_openai.engines.upstream.tokens import Tokenizer
-from qwen_openai.errors import ApiError, ContextLengthExceeded
+from qwen_openai.errors import ApiError, ContextLengthExceeded, UpstreamFailed
 from qwen_openai.sse import EventTooLong, SseDecoder
 from qwen_openai.upstreams import Kind, Upstream
 
@@ -28,7 +29,8 @@ __all__ = ["Seen", "Timeouts", "UpstreamClient"]
 # No event of a model's words comes near; what is longer would only fill our memory.
 _MOST_EVENT = 10 * 2**20
 _MOST_ANSWER = 64 * 2**20
-_MOST_ERROR = 64 * 2**10
+_MOST_ERROR = 4 * 2**20
+_MOST_CHANGES = 1000
 # Seconds for a question that costs a server nothing, beside those to reach it.
 _AT_ONCE = 5.0
 # Seconds for the last bytes of an answer whose end has come, so that the connection can be used
@@ -197,14 +199,14 @@ class UpstreamClient:
                 response = await self._send(
                     "POST", self._base + request.path, request.body, headers
                 )
+                try:
+                    await self._succeed(response)
+                except BaseException:
+                    response.close()
+                    raise
         except TimeoutError:
             assert dog is not None  # noqa: S101  # who gives a limit gives what watches it
             raise dog.expired() from None
-        try:
-            await self._succeed(response)
-        except BaseException:
-            response.close()
-            raise
         return response
 
     async def _ask(self, method: str, url: str, body: bytes | None) -> object:
@@ -239,6 +241,9 @@ class UpstreamClient:
             if isinstance(error, TimeoutError):  # our own deadline's, whoever set it
                 raise
             raise self._report.of_transport(error) from None
+        except ValueError:
+            what = "could not be asked: its api_key or its url is nothing that HTTP can carry"
+            raise self._report.failed(what) from None
 
     async def _succeed(self, response: aiohttp.ClientResponse) -> None:
         """Raise what an answer says that has not the status 200 or cannot be read."""
@@ -249,7 +254,10 @@ class UpstreamClient:
             return
         body = b""
         if response.status in (400, 413, 422):
-            body = await self._read(response, _MOST_ERROR)
+            # It is the caller's fault, whether or not what is said of it can be read: servers are
+            # known that repeat the whole request.
+            with contextlib.suppress(UpstreamFailed):
+                body = await self._read(response, _MOST_ERROR)
         headers = {name.lower(): value for name, value in response.headers.items()}
         raise self._report.of_status(response.status, headers, body)
 
@@ -306,9 +314,12 @@ def _release(response: aiohttp.ClientResponse) -> None:
 
 
 def _changes(response: aiohttp.ClientResponse) -> tuple[str, ...]:
-    """Return what a server like this one says that it altered."""
+    """Return what a server like this one says that it altered, as far as a header can hold it."""
     told = response.headers.get(_CHANGED, "")
-    return tuple(told.split("; ")) if told else ()
+    if not told:
+        return ()
+    changes = told[:_MOST_CHANGES].split("; ")
+    return tuple(each for each in changes if each.isascii() and each.isprintable())
 
 
 def _context(model: Mapping[str, object]) -> int | None:

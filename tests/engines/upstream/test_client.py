@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 
 from qwen_openai.core import Event, Finish, Started, Text
-from qwen_openai.engines.upstream.client import Timeouts
-from qwen_openai.engines.upstream.failures import UpstreamBusy, verdict
+from qwen_openai.engines.upstream.client import Timeouts, UpstreamClient
+from qwen_openai.engines.upstream.failures import UpstreamBusy, Verdict, verdict
 from qwen_openai.errors import (
     ApiError,
     ContextLengthExceeded,
@@ -20,11 +20,14 @@ from qwen_openai.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
+from qwen_openai.gateway.pool.connecting import Connections
+from qwen_openai.upstreams import Upstream
 from tests.engines.contract import drain
 from tests.engines.upstream.scripted import (
     CHUNKED,
     DONE,
     KEY,
+    QUICK,
     STREAM,
     Step,
     a_job,
@@ -38,6 +41,7 @@ from tests.engines.upstream.scripted import (
     usage_chunk,
     words,
 )
+from tests.live import make_settings
 
 PLAIN = {
     "choices": [
@@ -336,3 +340,72 @@ async def test_nothing_is_left_behind() -> None:
             assert not connector._acquired
     assert len(asyncio.all_tasks()) <= before + 1
     assert usage_chunk(1, 1)["choices"] == []
+
+
+@pytest.mark.parametrize("size", [100 * 2**10, 6 * 2**20])
+async def test_a_refusal_that_repeats_a_long_request_is_the_callers(size: int) -> None:
+    body = {"error": {"message": "bad top_k: " + "x" * size, "param": "top_k"}}
+    with pytest.raises(InvalidRequest) as caught:
+        await answered([plain(body, "400 Bad")])
+    assert verdict(caught.value) == Verdict(elsewhere=False, blames=False)
+    assert len(caught.value.message) <= 500
+
+
+@pytest.mark.parametrize("told", ["a; 改了", "x" * 5000, "temperature: 2 became 1"])
+async def test_what_an_upstream_says_it_changed_fits_a_header(told: str) -> None:
+    head = f"content-type: text/event-stream\r\nx-qwen-openai-changed: {told}\r\n\r\n"
+    script = [b"HTTP/1.1 200 OK\r\n" + head.encode(), *words("x")[1:]]
+    (started, *_) = await answered(script)
+    assert isinstance(started, Started)
+    header = "; ".join(started.changes)
+    assert header.isascii()
+    assert header.isprintable()
+    assert len(header) <= 1000
+    assert (header == told) == told.startswith("temp")
+
+
+async def test_a_key_with_a_line_end_is_sent_without() -> None:
+    async with scripted(words("x")) as server:
+        upstream = Upstream.model_validate({"url": server.url, "api_key": "abc\n"})
+        async with aiohttp.ClientSession() as session:
+            client = UpstreamClient(upstream, session, QUICK)
+            async with aclosing(client.generate(a_job(), "theirs")) as events:
+                assert isinstance([each async for each in events][-1], Finish)
+    assert server.asked[0].headers["authorization"] == "Bearer abc"
+
+
+async def test_a_key_that_no_header_can_hold_is_a_failure() -> None:
+    async with scripted(words("x")) as server, aiohttp.ClientSession() as session:
+        upstream = Upstream.model_validate({"url": server.url, "api_key": "a\nb"})
+        client = UpstreamClient(upstream, session, QUICK)
+        with pytest.raises(UpstreamFailed, match="could not be asked"):
+            await client.look()
+
+
+async def test_no_cookie_travels() -> None:
+    connections = Connections()
+    try:
+        script: list[Step] = [plain(PLAIN, headers="set-cookie: a=b; path=/\r\n")]
+        async with scripted(script) as server:
+            upstream = Upstream.model_validate({"url": server.url, "name": "east"})
+            client = connections.client(upstream, make_settings())
+            for _ in range(2):
+                async with aclosing(client.generate(a_job(watched=False), "theirs")) as events:
+                    assert [each async for each in events]
+        assert [asked.headers.get("cookie") for asked in server.asked] == [None, None]
+    finally:
+        await connections.aclose()
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_a_refusal_whose_words_never_come_ends_in_time(watched: bool) -> None:
+    head = b"HTTP/1.1 400 Bad\r\ncontent-length: 99\r\n\r\n"
+    async with asyncio.timeout(SHORT.first_token * 15):
+        with pytest.raises(UpstreamTimeout):
+            await answered([head, asyncio.Event()], a_job(watched=watched), SHORT)
+
+
+async def test_a_refusal_that_breaks_off_is_a_refusal() -> None:
+    head = b"HTTP/1.1 400 Bad\r\ncontent-length: 99\r\n\r\n{"
+    with pytest.raises(InvalidRequest):
+        await answered([head, None])
