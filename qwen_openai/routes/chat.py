@@ -44,7 +44,9 @@ class ChatCompletions:
             system_fingerprint=served.fingerprint,
             wanted=wanted,
         )
-        jobs = tuple(replace(job, choice=index) for index in range(job.n))
+        # Copying a job is not for nothing: most requests ask for one answer, which is number 0.
+        more = (replace(job, choice=index) for index in range(1, job.n))
+        jobs = (job, *more)
         return Asked(served, jobs, reply, Fold(job.n), stream)
 
 
