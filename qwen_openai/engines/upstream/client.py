@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -63,7 +64,7 @@ class UpstreamClient:
         self._base = upstream.url
         self._session = session
         self._timeouts = timeouts
-        self._report = Reporter(upstream.label, key)
+        self._report = Reporter(upstream.label, key, urlsplit(upstream.url).hostname)
         self._headers = {
             "accept-encoding": "identity",
             "content-type": "application/json",

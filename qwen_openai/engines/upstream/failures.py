@@ -37,6 +37,7 @@ _CONTEXT = re.compile(
     re.IGNORECASE,
 )
 _SECRETS = (
+    (re.compile(r"(?s)\bTraceback \(most recent call last\).*"), "[removed]"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;]+"), r"\1 [removed]"),
     (
         re.compile(
@@ -52,7 +53,23 @@ _SECRETS = (
         re.compile(r"\[?(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{0,4}\]?(?::\d+)?"),
         "[address]",
     ),
+    (
+        re.compile(
+            r"\[?(?<![\w:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{1,4})*::[0-9A-Fa-f:]*\]?(?::\d+)?(?!\w)"
+        ),
+        "[address]",
+    ),
     (re.compile(r"(?i)\blocalhost(?::\d{1,5})?\b"), "[address]"),
+    (
+        # Where a server keeps its files, in the directories that servers have.
+        re.compile(
+            r"(?<![\w.])/(?:home|root|usr|opt|var|etc|tmp|mnt|media|srv|data|app|workspace|work"
+            r"|models?|vllm[\w-]*|sgl[\w-]*|dev|proc|run|Users|private|content|cache"
+            r"|\.[\w-]+)(?:/[^\s\"'<>:;,)\]]*)+"
+        ),
+        "[path]",
+    ),
+    (re.compile(r"\b[A-Za-z]:\\[^\s\"'<>:;,)\]]+"), "[path]"),
     (re.compile(r"\b[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*:\d{2,5}\b"), "[address]"),
 )
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
@@ -97,16 +114,20 @@ def verdict(error: Exception) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Makes errors about one server, which is called ``name``; ``key`` is what never gets out."""
+    """Makes errors about one server, which is called ``name``; ``key`` and ``host`` are what never
+    gets out."""
 
     name: str
     key: str | None = None
+    host: str | None = None
 
     def scrubbed(self, text: str) -> str:
         """Return a server's words without secrets, addresses and control characters, cut off."""
-        text = text[: _MOST_TEXT * 4]
         if self.key:
             text = text.replace(self.key, "[removed]")
+        text = text[: _MOST_TEXT * 4]
+        if self.host and self.host != self.name:
+            text = re.sub(rf"(?i)(?<![\w.-]){re.escape(self.host)}(?![\w-])", "[address]", text)
         for pattern, instead in _SECRETS:
             text = pattern.sub(instead, text)
         text = _CONTROLS.sub(" ", text).strip()
@@ -184,10 +205,14 @@ class Reporter:
         message = self.scrubbed(told.message)
         message = message or f"The upstream {self.name!r} refused the request ({status})."
         if told.is_about_context:
-            return ContextLengthExceeded(message, param=told.param)
+            return ContextLengthExceeded(message, param=self._clean(told.param))
         if status == 413:
             return PayloadTooLarge(message)
-        return InvalidRequest(message, param=told.param, code=told.code)
+        return InvalidRequest(message, param=self._clean(told.param), code=self._clean(told.code))
+
+    def _clean(self, name: str | None) -> str | None:
+        """Return a name unless it holds what never gets out."""
+        return name if name is None or self.scrubbed(name) == name else None
 
 
 @dataclass(frozen=True, slots=True)
