@@ -23,10 +23,16 @@ _AT_ONCE = 2
 _GRACE = 0.5
 
 
+def _in_thread(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name="inquiry", daemon=True).start()
+
+
 class Inquiries:
     """Runs at most two questions at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: Callable[[Callable[[], None]], None] = _in_thread) -> None:
+        """``start`` runs what it is given in a thread; RuntimeError where there can be none."""
+        self._start = start
         self._free = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(
@@ -68,5 +74,9 @@ class Inquiries:
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(self._free.release)
 
-        threading.Thread(target=run, name="inquiry", daemon=True).start()
+        try:
+            self._start(run)
+        except RuntimeError as error:  # the machine has no thread left
+            self._free.release()
+            raise OSError(str(error)) from None
         return await asyncio.wrap_future(found)

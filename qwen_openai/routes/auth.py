@@ -31,6 +31,10 @@ class KeyCheck:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             self._check(scope, scope["path"])
+        elif scope["type"] != "lifespan":
+            # The API has no web sockets, so none needs a way to ask for its key.
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})
+            return
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope, path: str) -> None:
