@@ -1,4 +1,7 @@
-"""`qwen-openai keys` as people and scripts meet it, and the servers that its keys open."""
+"""`qwen-openai keys` as people and scripts meet it, and the servers that its keys open.
+
+Most commands run in this process; `started` ones are processes, beside servers that are others.
+"""
 
 import json
 import re
@@ -12,7 +15,9 @@ import typer
 
 from qwen_openai.cli.commands import GROUPS, load_group
 from qwen_openai.cli.spans import iso, moment_of, seconds_of, shown
-from tests.cli.program import environment, run
+from tests.cli import program
+from tests.cli.inside import run
+from tests.cli.program import environment
 from tests.cli.test_serve import panel_of, port_of, serving
 from tests.live import call
 
@@ -29,6 +34,13 @@ def keys(*arguments: str, env: dict[str, str], code: int = 0) -> str:
     done = run("keys", *arguments, env=env)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def started(*arguments: str, env: dict[str, str]) -> str:
+    """As `keys`, in a process of its own."""
+    done = program.run("keys", *arguments, env=env)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -182,7 +194,8 @@ def test_a_damaged_file_stops_both_at_once(env: dict[str, str], tmp_path: Path) 
     file.write_text("dear diary " * 100, encoding="utf-8")
     said, fix = failure("list", "--database", str(file), env=env)
     assert f"The database {file} cannot be used: file is not a database." in said
-    done = run("serve", "--engine", "fake", "--port", "0", "--database", str(file), env=env)
+    serve = ("serve", "--engine", "fake", "--port", "0", "--database", str(file))
+    done = program.run(*serve, env=env)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"Error: {said}", f"Fix:   {fix}"]
 
@@ -190,10 +203,10 @@ def test_a_damaged_file_stops_both_at_once(env: dict[str, str], tmp_path: Path) 
 def test_a_key_opens_a_server_beyond_loopback_and_stops_within_a_second(
     env: dict[str, str],
 ) -> None:
-    refused = run("serve", "--engine", "fake", "--port", "0", "--host", "0.0.0.0", env=env)
+    refused = program.run("serve", "--engine", "fake", "--port", "0", "--host", "0.0.0.0", env=env)
     assert refused.returncode == 1
     assert "`qwen-openai keys create NAME`" in refused.stderr
-    secret = keys("create", "anna", env=env).strip()
+    secret = started("create", "anna", env=env).strip()
     with serving("--host", "0.0.0.0", env=env) as process:
         panel = panel_of(process)
         assert "required of every client: 1 key\n" in panel
@@ -201,7 +214,7 @@ def test_a_key_opens_a_server_beyond_loopback_and_stops_within_a_second(
         port, headers = port_of(panel), {"authorization": f"Bearer {secret}"}
         assert call(port, "GET", "/v1/models").status == 401
         assert call(port, "GET", "/v1/models", headers=headers).status == 200
-        keys("revoke", "anna", env=env)
+        started("revoke", "anna", env=env)
         end = time.monotonic() + 5
         while call(port, "GET", "/v1/models", headers=headers).status == 200:
             assert time.monotonic() < end
@@ -209,7 +222,7 @@ def test_a_key_opens_a_server_beyond_loopback_and_stops_within_a_second(
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     # No good key is left, so nobody could come in.
-    refused = run("serve", "--engine", "fake", "--port", "0", "--host", "0.0.0.0", env=env)
+    refused = program.run("serve", "--engine", "fake", "--port", "0", "--host", "0.0.0.0", env=env)
     assert refused.returncode == 1
 
 

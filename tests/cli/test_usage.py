@@ -10,7 +10,8 @@ import pytest
 
 from qwen_openai.gateway.store import keys, usage
 from qwen_openai.gateway.store.database import opened
-from tests.cli.program import environment, run
+from tests.cli.inside import run
+from tests.cli.program import environment
 from tests.gateway.records import record
 
 NOW = datetime.now(UTC)
