@@ -54,6 +54,8 @@ def server(pair: list[Mock]) -> Iterator[Live]:
         "upstreams": rows,
         "aliases": {"gpt-4o": "m"},
         "probe_interval": 0.2,
+        # The tests' failures are no reason to leave an upstream alone in the test after.
+        "breaker_failures": 1000,
     }
     with threaded(lambda: None, lambda app: app, **values) as running:
         while ask(running.port, "GET", "/health/ready")[0] != 200:

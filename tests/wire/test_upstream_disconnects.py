@@ -5,6 +5,7 @@ told at once, and nothing is kept.
 import asyncio
 import json
 import random
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -86,8 +87,10 @@ async def test_leaving_before_the_body_is_there_asks_nothing(pair: list[Mock]) -
         writer.write(
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{"
         )
-        await until(lambda: len(server.server.server_state.tasks) == 1)
-        writer.close()
+        try:
+            await until(lambda: len(server.server.server_state.tasks) == 1)
+        finally:
+            writer.transport.abort()
         await settles(server, pair, before)
         assert pair[0].report()["requests"] == 0
 
@@ -136,13 +139,24 @@ async def test_a_reader_that_stops_reading_is_cut_and_the_upstream_with_it(
     async with fronted(pair[:1], write_timeout=0.5) as server:
         before = kept(server, pair)
         tag = "slow mock:deltas=1000000"
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
+        reader, writer = await _narrow(server.port)
         content = json.dumps(chat(tag)).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}"
-        writer.write(f"{head}\r\nContent-Type: application/json\r\n\r\n".encode() + content)
-        await reader.readline()
-        answered = await heard(server.port, "quick mock:deltas=3")
-        answered.whole("quick mock:deltas=3", 3)
-        await until(lambda: tag in _left(pair))
-        writer.close()
+        try:
+            writer.write(f"{head}\r\nContent-Type: application/json\r\n\r\n".encode() + content)
+            await reader.readline()
+            answered = await heard(server.port, "quick mock:deltas=3")
+            answered.whole("quick mock:deltas=3", 3)
+            await until(lambda: tag in _left(pair))
+        finally:
+            writer.transport.abort()
         await settles(server, pair, before)
+
+
+async def _narrow(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that holds little: the kernel's own buffers have room for megabytes."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    return await asyncio.open_connection(sock=sock, limit=1024)

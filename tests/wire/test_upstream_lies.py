@@ -59,7 +59,6 @@ _NO_ANSWERS = [
     _plain([]),
     _plain({"role": "assistant", "content": 42}),
     _plain({"role": "assistant", "content": {"a": 1}}),
-    _plain({**_MESSAGE, "tool_calls": {}}),
     _plain({**_MESSAGE, "tool_calls": [None]}),
     _plain({**_MESSAGE, "tool_calls": [{"function": None}]}),
     _plain({**_MESSAGE, "tool_calls": [{"id": 7, "function": {"name": 1, "arguments": {}}}]}),
@@ -76,6 +75,7 @@ _BESIDE: list[dict[str, object]] = [
 ]
 # Answers that are odd, and all the same what was asked for, or not.
 _ODD = [
+    _plain({**_MESSAGE, "tool_calls": {}}),
     '{"choices": [{"index": 0, "finish_reason": "stop"}]}',
     _plain(_MESSAGE, finish_reason=None),
     _plain(_MESSAGE, finish_reason="abort"),
