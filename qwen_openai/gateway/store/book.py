@@ -145,7 +145,8 @@ class Book:
         """Delete some of what is older than it is to be kept; a bite at a time, so that neither
         the keys nor the ledger wait."""
         now = self._clock()
-        if now < self._look_again:
+        # A clock that was set back does not put it off for as long.
+        if self._look_again - _LOOK_FOR_OLD <= now < self._look_again:
             return
         if usage.forget(self._open, now - self._usage_days * _DAY, _BITE) < _BITE:
             self._look_again = now + _LOOK_FOR_OLD
