@@ -11,6 +11,7 @@ from qwen_openai.upstreams import Kind, Upstream
 
 # What a server that is merely busy asks for is no reason to keep everybody away from it.
 _SHORT_PAUSE = 1.0
+_MOST_DOUBLINGS = 14
 
 
 class Turn:
@@ -63,8 +64,11 @@ class Replica:
         self.trouble = ""
         self.names: Mapping[str, str] = {}
         self._rests_until = 0.0
-        # Requests that were sent while its breaker was tentative, and run still.
+        # Requests that were sent while its breaker was tentative, and run still; since when there
+        # have been any without a failure, and the breaker's mark of then.
         self._tried = 0
+        self._tried_since = 0.0
+        self._tried_mark = -1
         self.configure(upstream, settings)
 
     def configure(self, upstream: Upstream, settings: Settings) -> None:
@@ -91,8 +95,18 @@ class Replica:
             self.breaker.state == "closed"
             and self.in_flight < self.upstream.max_parallel
             and self._rests_until <= now
-            and not (self.breaker.tentative and self._tried)
+            and not (self.breaker.tentative and self._tried >= self._trials(now))
         )
+
+    def _trials(self, now: float) -> int:
+        """Return how many requests may try at once whether it is back: one, and twice as many after
+        each second without a failure. A whole answer shows nothing before its end, and must not
+        keep all others out for so long."""
+        if self._tried_mark != self.breaker.begin():
+            # Those that hang from before it was last left alone say nothing of now.
+            return self._tried + 1
+        seconds = min(max(now - self._tried_since, 0.0), _MOST_DOUBLINGS)
+        return int(2 ** int(seconds))
 
     def rest(self, seconds: float) -> None:
         """Leave it alone, as it asked: not for longer than it takes to look at it again, since one
@@ -127,7 +141,11 @@ class Replica:
         """Count a job for as long as it takes, however it ends."""
         tentative = self.breaker.tentative
         self.in_flight += 1
-        self._tried += tentative
+        if tentative:
+            mark = self.breaker.begin()
+            if not self._tried or self._tried_mark != mark:
+                self._tried_since, self._tried_mark = self.breaker.clock(), mark
+            self._tried += 1
         try:
             yield Turn(self)
         finally:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
+from time import monotonic
 
 from qwen_openai.core import Event, Finish, Job, Message, Started, Text
 from qwen_openai.engines.base import Engine
@@ -141,13 +142,16 @@ class Pooled:
 
 @asynccontextmanager
 async def pooled(
-    servers: Sequence[Mapping[str, object]], net: Net | None = None, **values: float
+    servers: Sequence[Mapping[str, object]],
+    net: Net | None = None,
+    clock: Callable[[], float] = monotonic,
+    **values: float,
 ) -> AsyncIterator[Pooled]:
     """Run a pool; looks are an hour apart unless a test says otherwise."""
     net = net or Net()
     connect: Connect = net.connect
     settings = make_settings(upstreams=list(servers), **{"probe_interval": 3600.0, **values})
-    pool = Pool(settings, connect, random=Random(1))
+    pool = Pool(settings, connect, clock=clock, random=Random(1))
     await pool.start()
     try:
         yield Pooled(pool, net)

@@ -158,8 +158,9 @@ async def test_only_blame_takes_an_upstream_out(failure: Exception) -> None:
 
 async def test_a_look_that_hangs_is_a_failure_unless_answers_begin_meanwhile() -> None:
     net = Net({"idle": shows("idle"), "busy": shows("busy")})
-    times = {"probe_interval": 0.05, "connect_timeout": 0.1}
-    async with pooled(upstreams("idle", "busy"), net, **times) as it:
+    async with pooled(
+        upstreams("idle", "busy"), net, probe_interval=0.05, connect_timeout=0.1
+    ) as it:
         for client in net.clients.values():
             slow(client)
         looks = net["busy"].looks
@@ -337,4 +338,32 @@ async def test_after_failed_work_one_request_at_a_time_shows_that_it_is_back() -
         await first
         several = [asyncio.create_task(collect(it.model.generate(job()))) for _ in range(5)]
         await asyncio.gather(*several)
+        assert it.in_flight() == {"a": 0}
+
+
+async def test_a_long_first_answer_does_not_keep_the_others_out() -> None:
+    now = 0.0
+    async with pooled(
+        upstreams("a"), clock=lambda: now, probe_interval=0.05, breaker_failures=1
+    ) as it:
+        client = it.net["a"]
+        client.steps = lambda _: [BROKEN]
+        with pytest.raises(UpstreamFailed):
+            await collect(it.model.generate(job()))
+        now += 0.1
+        gate = asyncio.Event()
+        client.steps = lambda _: [gate, *answer("fine")]
+        await until(lambda: it.states() == {"a": "up"})
+        jobs = [asyncio.create_task(collect(it.model.generate(job())))]
+        # Each second that none of them fails, twice as many may try.
+        for most in (2, 4, 8):
+            await until(lambda: client.open == len(jobs))
+            now += 1.0
+            while len(jobs) < most:
+                jobs.append(asyncio.create_task(collect(it.model.generate(job()))))
+            await until(lambda: client.open == len(jobs))
+            with pytest.raises(Overloaded):
+                await collect(it.model.generate(job()))
+        gate.set()
+        await asyncio.gather(*jobs)
         assert it.in_flight() == {"a": 0}
