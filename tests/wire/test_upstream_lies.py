@@ -110,7 +110,7 @@ def _typed(answer: Heard) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_bodies_that_are_no_answer(pair: list[Mock], stream: bool) -> None:
     """Row 57: 502, whatever they are; a stream of one of them as data likewise."""
-    async with fronted(pair, breaker_failures=1_000_000) as server:
+    async with fronted(pair, breaker_failures=1_000_000, upstream_attempts=1) as server:
         for body in _NO_ANSWERS:
             for mock in pair:
                 mock.control(answer=f"data: {body}\n\n" if stream else body)
@@ -122,7 +122,7 @@ async def test_bodies_that_are_no_answer(pair: list[Mock], stream: bool) -> None
 @pytest.mark.parametrize("stream", [False, True])
 async def test_answers_that_are_odd(pair: list[Mock], stream: bool) -> None:
     """Rows 57 and 59: wrong types and unknown values are a failure of the upstream, or left out."""
-    async with fronted(pair, breaker_failures=1_000_000) as server:
+    async with fronted(pair, breaker_failures=1_000_000, upstream_attempts=1) as server:
         for body in _ODD:
             event = body.replace('"message"', '"delta"')
             for mock in pair:
@@ -139,7 +139,7 @@ async def test_statuses_that_nobody_expects(pair: list[Mock], status: int, strea
     target = f"http://127.0.0.1:{there.port}/v1/chat/completions"
     aside.control(f"status={status},location={target}")
     there.control(clear=True)
-    async with fronted(pair[:1], breaker_failures=1_000_000) as server:
+    async with fronted(pair[:1], breaker_failures=1_000_000, upstream_attempts=1) as server:
         answer = await heard(server.port, "hi", stream=stream, max_tokens=3)
         assert answer.error is not None or answer.text == whole("hi", 3)
         assert answer.status in (200, 400, 404, 502, 503), answer
