@@ -13,6 +13,7 @@ from qwen_openai.app import create_app
 from qwen_openai.core import Job
 from qwen_openai.engines.fake import FakeEngine, Step
 from qwen_openai.gateway.keys import Key, digest_of
+from qwen_openai.observe.logs import configure
 from qwen_openai.server import Server, bind
 from qwen_openai.settings import Settings
 
@@ -26,6 +27,7 @@ async def main(port: int, slots: int, seconds: float, spread: float, names: list
     settings = Settings.model_validate(
         {"port": port, "database": "off", "log_level": "warning", "queue_size": 64}
     )
+    configure(settings)
     engine = FakeEngine(script, slots=slots)
     await engine.start()
     app = create_app(settings, engine)

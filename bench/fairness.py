@@ -53,14 +53,10 @@ class Caller:
         writer.write(self._request)
         status, _ = await plain_answer(reader)
         took = time.perf_counter() - begun
-        if status == 200:
-            self.seen.done.append(took)
-            self._idle.append((reader, writer))
-        elif status == 503:
-            self.seen.refused.append(took)
-            writer.close()
-        else:
+        if status not in (200, 503):
             raise RuntimeError(f"status {status}")
+        (self.seen.done if status == 200 else self.seen.refused).append(took)
+        self._idle.append((reader, writer))
 
     async def at_rate(self, rate: float, seconds: float) -> None:
         """So many a second, whatever becomes of them; returns when all have been answered."""

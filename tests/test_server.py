@@ -55,6 +55,7 @@ async def test_too_many_connections_get_503_and_health_still_answers() -> None:
         assert refused.status == 503
         assert int(refused.headers["retry-after"]) >= 1
         assert refused.headers["x-request-id"]
+        assert refused.headers["connection"] == "close"
         healthy = await asyncio.to_thread(call, server.port, "GET", "/health/live")
         assert healthy.status == 200
         writer.close()

@@ -6,9 +6,10 @@ never at a URL built from headers.
 """
 
 import asyncio
+import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -43,6 +44,8 @@ _TRACE = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2
 _MOST_FRAMES = 30
 # What nginx notes where a client has gone; nobody is sent it.
 _CLIENT_LEFT = 499
+# In the scope of a request that is refused because there are too many connections.
+_CROWDED = "qwen_openai.crowded"
 # The version of the REST API that OpenAI names in every response.
 _VERSION = (b"openai-version", b"2020-10-01")
 
@@ -69,7 +72,7 @@ class Envelope:
         scope["qwen_openai.record"] = record
         given = _header(scope, b"x-request-id")
         fits = len(given) == 1 and _REQUEST_ID.fullmatch(given[0])
-        request_id = given[0] if fits else f"req_{uuid.uuid4().hex}".encode()
+        request_id = given[0] if fits else b"req_" + os.urandom(16).hex().encode()
         record.request_id = request_id.decode()
         record.trace = _trace(scope)
 
@@ -146,8 +149,9 @@ class Envelope:
         record.fail(error)
         body = _body(scope, error)
         headers = error.headers()
-        if isinstance(error, RequestTimeout | Overloaded):
+        if isinstance(error, RequestTimeout) or _CROWDED in scope:
             # A late body must not be taken for the next request; a full server frees connections.
+            # A full queue does not: to make a connection anew costs more than to be refused.
             headers["connection"] = "close"
         await send_json(send, body, status=error.status, headers=headers)
 
@@ -161,6 +165,8 @@ class Envelope:
         )
 
     def _write_log(self, scope: Scope, record: Record) -> None:
+        if not self._log.is_enabled_for(logging.INFO):
+            return
         line = request_line(record, printable(scope["path"]))
         retried = _header(scope, b"x-stainless-retry-count")
         if retried and retried[0] != b"0" and retried[0].isdigit():
@@ -220,6 +226,7 @@ class ConnectionLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = self._gateway.settings.limit_connections
         if len(self._gateway.connections) > limit and scope["path"] not in OPEN_PATHS:
+            scope[_CROWDED] = True
             raise Overloaded(
                 f"More than {limit} connections are open. Send the request again later."
             )

@@ -157,6 +157,8 @@ async def test_a_full_queue_answers_503_with_a_time_and_serves_the_rest() -> Non
         head = (await refused.readuntil(b"\r\n\r\n")).lower()
         assert b" 503 " in head
         assert 1 <= int(head.split(b"retry-after: ")[1].split(b"\r\n")[0]) <= 120
+        # To refuse the next one too costs less than to take a new connection for it.
+        assert b"connection: close" not in head
         assert b'"code":"overloaded"' in await refused.readuntil(b"}}")
         writer.close()
         gated.gate.set()
