@@ -4,7 +4,7 @@ Pure; knows no tokenizer and no HTTP. What it alters is told in `Job.changes`, w
 in `Job.ignored`; nothing is dropped without a word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from qwen_openai.adapter.choice import Plan, plan_of
 from qwen_openai.adapter.conversation import conversation, one_leading_system
@@ -28,13 +28,14 @@ def chat_job(
     family: Family,
     limits: Limits,
     refuses: frozenset[str] = frozenset(),
+    asked: Mapping[str, object] | None = None,
 ) -> Job:
     """Return the job of a request; its model is the name the caller used.
 
     `family` is the model's row, with what its engine tells of it; `refuses` are the parameters
-    that this engine cannot honour. Raises InvalidRequest for an `n` or a number of messages beyond
-    the limits and for calls and results that do not fit together, UnsupportedParameter for what the
-    model or its engine cannot do.
+    that this engine cannot honour, `asked` becomes the job's. Raises InvalidRequest for an `n` or
+    a number of messages beyond the limits and for calls and results that do not fit together,
+    UnsupportedParameter for what the model or its engine cannot do.
     """
     _check_limits(request, limits)
     plan = plan_of(request, family)
@@ -64,6 +65,7 @@ def chat_job(
         enable_thinking=thoughts.enable,
         template_options=thoughts.options,
         thinks=thoughts.thinks,
+        asked=asked,
         watched=request.streams,
         changes=(*changes, *thoughts.changes),
         ignored=(*request.ignored, *thoughts.ignored, *_moot(plan, answer)),

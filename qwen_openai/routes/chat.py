@@ -1,7 +1,7 @@
 """POST /v1/chat/completions: wire request to Job on the left, ChatReply on the right."""
 
+import os
 import time
-import uuid
 from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
@@ -63,11 +63,12 @@ def chat_job_of(gateway: Gateway, served: Served, request: ChatRequest, *, stric
     UnsupportedParameter for what has no effect on this model."""
     job = chat_job(
         request,
-        id=f"chatcmpl-{uuid.uuid4().hex}",
+        id=f"chatcmpl-{os.urandom(16).hex()}",
         family=served.family,
         limits=gateway.limits,
         refuses=served.refuses,
+        asked=request.as_asked() if served.hands_on else None,
     )
     if strict:
         refuse_ignored(job.ignored)
-    return replace(job, asked=request.as_asked()) if served.hands_on else job
+    return job
