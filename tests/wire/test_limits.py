@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import random
 import re
+import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from qwen_openai.core import Job
 from qwen_openai.engines.base import Engine
 from qwen_openai.engines.fake import FakeEngine, Step, reply
+from qwen_openai.errors import EngineFailed
 from qwen_openai.gateway.keys import Key, KeyLimits, digest_of
 from tests.live import Answer, Live, call, live, until
 
@@ -264,6 +267,84 @@ async def test_a_hundred_requests_at_once_let_in_exactly_what_is_left(soak: bool
             statuses = await crowd.all_at_once(whose.id, left, gate)
             assert (statuses.count(200), statuses.count(429)) == (left, 100 - left)
         crowd.close()
+
+
+def any_end(dice: random.Random) -> Callable[[Job], Iterable[Step]]:
+    """A script that answers, breaks before its first word or after it, or takes its time."""
+
+    def script(_: Job) -> Iterable[Step]:
+        chance = dice.random()
+        if chance < 0.1:
+            return [RuntimeError("broken")]
+        if chance < 0.2:
+            return ["One", EngineFailed("broken")]
+        return [step for _ in range(dice.randrange(1, 6)) for step in (dice.random() / 50, "word ")]
+
+    return script
+
+
+def any_request(dice: random.Random, id: str) -> bytes:
+    """A request that is good, or refused somewhere on its way."""
+    path, body = PATH, {"model": "fake", "messages": MESSAGES, "max_tokens": 9}
+    body |= {"n": dice.choice([1, 1, 1, 2, 3]), "stream": dice.random() < 0.5}
+    chance = dice.random()
+    if chance < 0.1:
+        body["temperature"] = 9
+    elif chance < 0.2:
+        body["structured_outputs"] = {"regex": dice.choice(["(", "[a-z ]*"])}
+    elif chance < 0.3:
+        path, body = "/tokenize", {"model": "fake", "prompt": "Hi"}
+    elif chance < 0.4:
+        path, body = "/", {"prompt": "Hi"}
+    data = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-{dice.choice('abc')}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(data)}\r\n"
+        f"x-request-id: {id}\r\nconnection: close\r\n"
+    )
+    if dice.random() < 0.3:
+        head += f"x-request-timeout: {dice.choice(['0.001', '0.02', 'soon'])}\r\n"
+    return head.encode() + b"\r\n" + data
+
+
+async def test_nothing_is_left_of_requests_however_they_end(soak: bool, tmp_path: Path) -> None:
+    """No reservation, slot or place in the queue, and never two rows for one request."""
+    dice = random.Random(7)
+    keys = [key(f"sk-{name}", parallel_requests=9, tokens_per_minute=10**9) for name in "abc"]
+    file = tmp_path / "gateway.db"
+    engine = FakeEngine(any_end(dice), slots=3)
+    turns = asyncio.Semaphore(24)
+
+    async def one(port: int, number: int) -> None:
+        async with turns:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(any_request(dice, f"r{number}"))
+            if dice.random() < 0.35:
+                await asyncio.sleep(dice.random() * 0.03)
+                writer.transport.abort()
+            else:
+                assert (await reader.read()).startswith(b"HTTP/1.1 ")
+                writer.close()
+
+    async with live(engine, queue_size=4, database=file) as server:
+        gateway = server.gateway
+        gateway.keys.replace([(digest_of(each.id.encode()), each) for each in keys])
+        await asyncio.gather(*(one(server.port, each) for each in range(5000 if soak else 250)))
+        admission = gateway.default()[1].service.admission
+        await until(lambda: gateway.metrics.in_flight == 0)
+        assert (admission.running, admission.waiting, engine.record.open) == (0, 0, 0)
+        # Each may have as many at once as before.
+        held = [gateway.limiter.reserve(each, 1) for each in keys for _ in range(9)]
+        for reservation in held:
+            reservation.settle(0)
+    connection = sqlite3.connect(file)
+    rows, requests = connection.execute(
+        "SELECT count(*), count(DISTINCT request) FROM usage"
+    ).fetchone()
+    outcomes = {row[0] for row in connection.execute("SELECT DISTINCT outcome FROM usage")}
+    connection.close()
+    assert rows == requests
+    assert {"ok", "aborted", "refused"} <= outcomes <= {"ok", "aborted", "error", "refused"}
 
 
 def test_a_flood_slows_no_calm_key() -> None:
