@@ -91,28 +91,34 @@ class Pool:
         async with self._changing:
             before, self._settings = self._settings, settings
             renewed = _timeouts(before) != _timeouts(settings)
-            members: dict[str, _Member] = {}
-            added: list[_Member] = []
-            for label, upstream in labelled(settings.upstreams).items():
-                member = self._members.pop(label, None)
-                if member is not None and not _moved(member.replica.upstream, upstream):
-                    self._change(member, upstream, renewed=renewed)
+            wanted = labelled(settings.upstreams)
+            added: dict[str, _Member] = {}
+            try:
+                for label, upstream in wanted.items():
+                    member = self._members.get(label)
+                    if member is None or _moved(member.replica.upstream, upstream):
+                        added[label] = self._joined(label, upstream, member)
+                # Until they have been looked at, what was there goes on.
+                await _looked_at(list(added.values()))
+            except BaseException:
+                self._settings = before
+                await _left([*added.values()])
+                raise
+            old, self._members = self._members, {}
+            for label, upstream in wanted.items():
+                if label in added:
+                    self._members[label] = added[label]
                 else:
-                    if member is not None:
-                        await member.prober.aclose()
-                    member = self._joined(label, upstream)
-                    added.append(member)
-                members[label] = member
-            gone, self._members = self._members, members
+                    self._members[label] = member = old.pop(label)
+                    self._change(member, upstream, renewed=renewed)
             self._serve()
-            await asyncio.gather(*(member.prober.aclose() for member in gone.values()))
-            await _looked_at(added)
+            await _left([*old.values()])
 
     async def aclose(self) -> None:
         """Stop looking and close all connections."""
         async with self._changing:
             members, self._members = self._members, {}
-            await asyncio.gather(*(member.prober.aclose() for member in members.values()))
+            await _left([*members.values()])
             if self._connections is not None:
                 connections, self._connections = self._connections, None
                 await connections.aclose()
@@ -138,8 +144,9 @@ class Pool:
             for replica in (member.replica for member in self._members.values())
         ]
 
-    def _joined(self, label: str, upstream: Upstream) -> _Member:
-        """Begin to look after an upstream."""
+    def _joined(self, label: str, upstream: Upstream, before: _Member | None) -> _Member:
+        """Begin to look after an upstream; ``before`` had its label. If it is the same server, what
+        that showed is true until it shows something else."""
         settings = self._settings
         breaker = Breaker(
             settings.breaker_failures,
@@ -148,6 +155,9 @@ class Pool:
             random=self._random,
         )
         replica = Replica(upstream, label, self._client(upstream), breaker, settings)
+        shown = None if before is None else before.replica
+        if shown is not None and shown.seen and shown.upstream.url == upstream.url:
+            replica.see(shown.seen)
         prober = Prober(
             replica,
             self._surroundings().judge,
@@ -262,10 +272,17 @@ def _timeouts(settings: Settings) -> tuple[float, ...]:
 async def _looked_at(members: Sequence[_Member]) -> None:
     """Wait a little for the first look at each."""
     looks = [asyncio.ensure_future(member.prober.looked.wait()) for member in members]
-    if looks:
-        _, late = await asyncio.wait(looks, timeout=_FIRST_LOOKS)
-        for look in late:
+    try:
+        if looks:
+            await asyncio.wait(looks, timeout=_FIRST_LOOKS)
+    finally:
+        for look in looks:
             look.cancel()
+
+
+async def _left(members: Sequence[_Member]) -> None:
+    """Look after these no more."""
+    await asyncio.gather(*(member.prober.aclose() for member in members))
 
 
 def _state(replica: Replica) -> Literal["unknown", "up", "open", "probing"]:
