@@ -3,6 +3,7 @@ garbled, and what had not begun is answered by another.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -52,6 +53,11 @@ async def test_kills_in_the_middle_of_streams(pair: list[Mock], soak: bool) -> N
             pair[number % 2].start()
         await _up(server)
         await settles(server, pair, before)
+    # For scripts/soak, which shows what tests say. Lost, repeated, garbled or silent ones fail.
+    sys.stdout.write(
+        f"{kills} kills: {tally.broken} streams told of it, slowest {tally.slowest:.4f} s; "
+        f"{tally.whole} others whole; {tally.moved} not begun were answered by the other\n"
+    )
     assert tally.broken >= kills
     assert tally.whole >= kills
     assert tally.moved >= kills
