@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 
 from qwen_openai.errors import StartupError
-from qwen_openai.gateway.keys import Key, KeyLimits, digest_of, new_secret, shown_part
+from qwen_openai.gateway.keys import (
+    MASTER,
+    PREFIX,
+    Key,
+    KeyLimits,
+    digest_of,
+    new_secret,
+    shown_part,
+)
 from qwen_openai.gateway.store.database import transaction
 
 ID_PREFIX = "key_"
@@ -189,11 +197,11 @@ def _named(connection: sqlite3.Connection, name: str) -> Key | None:
 
 def _check_name(name: str) -> None:
     fits = 0 < len(name) <= LONGEST_NAME and name.isprintable() and name.strip() == name
-    if not fits or name.startswith(("-", ID_PREFIX)):
+    if not fits or name == MASTER.id or name.startswith(("-", ID_PREFIX, PREFIX)):
         raise StartupError(
             f"{name[:80]!r} cannot be the name of a key.",
-            fix=f"Use 1 to {LONGEST_NAME} visible characters that do not begin with '-' or "
-            f"{ID_PREFIX!r}.",
+            fix=f"Use 1 to {LONGEST_NAME} visible characters that do not begin with '-', "
+            f"{ID_PREFIX!r} or {PREFIX!r}, and are not {MASTER.id!r}.",
         )
 
 

@@ -88,7 +88,12 @@ def test_a_name_is_free_again_once_its_key_is_revoked(
 
 
 @pytest.mark.parametrize(
-    "name", ["", " anna", "anna\n", "a\x00b", "-a", "key_1", "n" * 65, "a\u202eb"]
+    "name",
+    [
+        *("", " anna", "anna\n", "a\x00b", "-a", "key_1", "n" * 65, "a\u202eb"),
+        # The id of the master key, and what looks like a secret.
+        *("master", "sk-qwen-0123"),
+    ],
 )
 def test_a_name_that_is_none_is_refused(store: sqlite3.Connection, name: str) -> None:
     with pytest.raises(StartupError, match="cannot be the name of a key"):
