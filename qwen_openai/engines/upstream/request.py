@@ -47,6 +47,9 @@ def request_of(job: Job, model: str, row: Row) -> Request:
         if job.prompt.suffix is not None:
             body["suffix"] = job.prompt.suffix
         body["max_tokens"] = job.sampling.max_tokens or 16
+        if job.sampling.logprobs is not None:
+            # Also where the caller did not ask: the best of several is chosen by them.
+            body["logprobs"] = job.sampling.logprobs
     sent = orjson.dumps(body)
     return Request(path, sent, len(sent) // 4 + 1)
 

@@ -115,7 +115,7 @@ class PooledModel:
                     return await call(replica.client, self._own(replica))
                 except Exception as error:  # as above
                     verdict = self._around.judge(error)
-                    turn.failed(error, verdict)
+                    turn.failed(error, verdict, counts=False)
                     if not verdict.elsewhere:
                         raise
                     search.failed(replica, error, verdict)

@@ -36,9 +36,10 @@ class Turn:
             self.whole = True
             self._replica.breaker.succeeded(self._mark)
 
-    def failed(self, error: Exception, verdict: Verdict) -> None:
-        """It broke."""
-        if verdict.blames:
+    def failed(self, error: Exception, verdict: Verdict, *, counts: bool = True) -> None:
+        """It broke. It ``counts`` where it was an answer: a server that is odd about less is whole
+        for all else."""
+        if verdict.blames and counts:
             self._replica.trouble = reason_of(error)
             self._replica.breaker.failed(self._mark)
         if verdict.pause is not None and verdict.pause > _SHORT_PAUSE:

@@ -233,3 +233,12 @@ def test_a_job_that_no_body_asked_for() -> None:
         "top_logprobs": 1,
     }
     assert "top_k" not in orjson.loads(request_of(job, "theirs", ROWS["openai"]).body)
+
+
+def test_best_of_asks_for_what_it_is_chosen_by() -> None:
+    made = Job(
+        "id", "ours", (), prompt=RawPrompt("a"), sampling=Sampling(logprobs=0), asked={"best_of": 2}
+    )
+    body = orjson.loads(request_of(made, "theirs", ROWS["vllm"]).body)
+    assert body["logprobs"] == 0
+    assert "best_of" not in body

@@ -99,11 +99,13 @@ async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:
 
 @dataclass(slots=True)
 class Net:
-    """The clients of a pool by their labels; ``prepare`` says how a new one behaves."""
+    """The clients of a pool by their labels; ``prepare`` says how a new one behaves, ``clock`` is
+    the pool's."""
 
     prepare: Mapping[str, Callable[[ScriptedClient], None]] = field(default_factory=dict)
     clients: dict[str, ScriptedClient] = field(default_factory=dict)
     made: int = 0
+    clock: Callable[[], float] = monotonic
 
     def connect(self, upstream: Upstream) -> ScriptedClient:
         client = ScriptedClient(upstream, kind=upstream.kind)
@@ -144,14 +146,13 @@ class Pooled:
 async def pooled(
     servers: Sequence[Mapping[str, object]],
     net: Net | None = None,
-    clock: Callable[[], float] = monotonic,
     **values: float,
 ) -> AsyncIterator[Pooled]:
     """Run a pool; looks are an hour apart unless a test says otherwise."""
     net = net or Net()
     connect: Connect = net.connect
     settings = make_settings(upstreams=list(servers), **{"probe_interval": 3600.0, **values})
-    pool = Pool(settings, connect, clock=clock, random=Random(1))
+    pool = Pool(settings, connect, clock=net.clock, random=Random(1))
     await pool.start()
     try:
         yield Pooled(pool, net)

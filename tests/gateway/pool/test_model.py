@@ -368,3 +368,15 @@ def test_counts_are_exact_whenever_a_caller_leaves(plans: list[tuple[str, str, i
             assert [client.open for client in it.net.clients.values()] == [0, 0]
 
     asyncio.run(run())
+
+
+async def test_questions_about_tokens_take_no_upstream_out() -> None:
+    """Whoever may ask for tokens could else, with ids that a server chokes on, shut everybody
+    out."""
+    async with pooled(upstreams("a"), breaker_failures=1) as it:
+        it.net["a"].steps = lambda _: [UpstreamFailed("It broke.")]
+        with pytest.raises(UpstreamFailed):
+            await it.model.tokenize(job())
+        assert it.states() == {"a": "up"}
+        it.net["a"].steps = lambda _: answer("fine")
+        await collect(it.model.generate(job()))

@@ -344,7 +344,7 @@ async def test_after_failed_work_one_request_at_a_time_shows_that_it_is_back() -
 async def test_a_long_first_answer_does_not_keep_the_others_out() -> None:
     now = 0.0
     async with pooled(
-        upstreams("a"), clock=lambda: now, probe_interval=0.05, breaker_failures=1
+        upstreams("a"), Net(clock=lambda: now), probe_interval=0.05, breaker_failures=1
     ) as it:
         client = it.net["a"]
         client.steps = lambda _: [BROKEN]
