@@ -8,7 +8,7 @@ response that is under way. It knows nothing of routes.
 
 import asyncio
 import uuid
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import orjson
@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from qwen_openai.errors import ApiError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from qwen_openai.responses.errors import error_body
+from qwen_openai.routes.disconnect import LEAVING, Leaving
 
 # OpenAI's own edge accepts about 64 KiB of headers; 100 fields is what nginx and Apache allow.
 MAX_HEADER_BYTES = 64 * 1024
@@ -58,8 +59,7 @@ class LimitedProtocol(HttpToolsProtocol):
         # uvicorn tells only the newest request of a pipeline that its client has left.
         for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
+                _leave(cycle)
         self.pipeline.clear()
         super().connection_lost(exc)
 
@@ -107,6 +107,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        # A body that was read in full may have paused the reading that tells who leaves.
+        _scope_of(cycle)[LEAVING] = Leaving(cycle.disconnected, cycle.flow.resume_reading)
         super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
@@ -158,8 +160,7 @@ class LimitedProtocol(HttpToolsProtocol):
         running = self._running
         if running is not None and not running.response_complete and running is self.cycle:
             # It is this request that is broken: its endpoint must not answer it too.
-            running.disconnected = True
-            running.message_event.set()
+            _leave(running)
         under_way = running is not None and not running.response_complete
         unanswered = running is self.cycle and running is not None and not running.response_started
         if (not under_way or unanswered) and not self.transport.is_closing():
@@ -174,6 +175,18 @@ class LimitedProtocol(HttpToolsProtocol):
             ]
             self.transport.write(b"".join([*head, body]))
         self.transport.close()
+
+
+def _scope_of(cycle: RequestResponseCycle) -> dict[str, object]:
+    return cast(dict[str, object], cycle.scope)  # uvicorn's type has no room for keys of ours
+
+
+def _leave(cycle: RequestResponseCycle) -> None:
+    cycle.disconnected = True
+    cycle.message_event.set()
+    leaving = _scope_of(cycle).get(LEAVING)
+    if isinstance(leaving, Leaving):  # else it waits in the pipeline still
+        leaving.leave()
 
 
 def limited(header_timeout: float, write_timeout: float) -> type[LimitedProtocol]:

@@ -26,7 +26,7 @@ class Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         read_ = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, self._answer(scope, send, *read_))
+        await until_disconnect(scope, receive, self._answer(scope, send, *read_))
 
     def _adapt(
         self, raw: bytes, caller: Caller

@@ -70,7 +70,7 @@ async def generate(
 ) -> None:
     """Read a request, run it, answer it. ``adapt`` is as `read` takes it."""
     asked = await read(gateway, scope, receive, adapt)
-    await until_disconnect(receive, answer(gateway, scope, send, asked))
+    await until_disconnect(scope, receive, answer(gateway, scope, send, asked))
 
 
 async def read(

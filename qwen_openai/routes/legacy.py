@@ -30,7 +30,7 @@ class LegacyChat:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw = await read_json_bytes(scope, receive, self._gateway.settings, accept_form=True)
         adapted = await off_loop(len(raw), self._adapt, raw, key_of(scope))
-        await until_disconnect(receive, self._answer(scope, send, *adapted))
+        await until_disconnect(scope, receive, self._answer(scope, send, *adapted))
 
     def _adapt(self, raw: bytes, key: Key) -> tuple[LegacyRequest, Served, Job]:
         request = parse_legacy(raw)

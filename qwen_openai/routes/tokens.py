@@ -44,7 +44,7 @@ class Tokenize:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         read_ = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, self._answer(scope, send, *read_))
+        await until_disconnect(scope, receive, self._answer(scope, send, *read_))
 
     def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, Job, bool]:
         gateway = self._gateway
@@ -86,7 +86,7 @@ class Detokenize:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         read_ = await read(self._gateway, scope, receive, self._adapt)
-        await until_disconnect(receive, self._answer(scope, send, *read_))
+        await until_disconnect(scope, receive, self._answer(scope, send, *read_))
 
     def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, DetokenizeRequest]:
         request = parse_detokenize(raw, strict=caller.strict)
@@ -111,7 +111,7 @@ class ChatInputTokens:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         read_ = await read(self._gateway, scope, receive, self._adapt)
         count = _Count(self._gateway, "chat.completion")
-        await until_disconnect(receive, count(scope, send, *read_))
+        await until_disconnect(scope, receive, count(scope, send, *read_))
 
     def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, Job]:
         _, served, job = adapt_chat(self._gateway, raw, caller)
@@ -128,7 +128,7 @@ class ResponsesInputTokens:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         read_ = await read(self._gateway, scope, receive, self._adapt)
         count = _Count(self._gateway, "response")
-        await until_disconnect(receive, count(scope, send, *read_))
+        await until_disconnect(scope, receive, count(scope, send, *read_))
 
     def _adapt(self, raw: bytes, caller: Caller) -> tuple[Served, Job]:
         _, served, job = adapt_responses(self._gateway, raw, caller)
