@@ -382,7 +382,9 @@ async def test_a_key_that_no_header_can_hold_is_a_failure() -> None:
             await client.look()
 
 
-async def test_no_cookie_travels() -> None:
+async def test_no_cookie_travels_and_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     connections = Connections()
     try:
         script: list[Step] = [plain(PLAIN, headers="set-cookie: a=b; path=/\r\n")]
