@@ -397,17 +397,3 @@ async def test_no_cookie_travels_and_no_proxy_is_asked(monkeypatch: pytest.Monke
         assert [asked.headers.get("cookie") for asked in server.asked] == [None, None]
     finally:
         await connections.aclose()
-
-
-@pytest.mark.parametrize("watched", [True, False])
-async def test_a_refusal_whose_words_never_come_ends_in_time(watched: bool) -> None:
-    head = b"HTTP/1.1 400 Bad\r\ncontent-length: 99\r\n\r\n"
-    async with asyncio.timeout(SHORT.first_token * 15):
-        with pytest.raises(UpstreamTimeout):
-            await answered([head, asyncio.Event()], a_job(watched=watched), SHORT)
-
-
-async def test_a_refusal_that_breaks_off_is_a_refusal() -> None:
-    head = b"HTTP/1.1 400 Bad\r\ncontent-length: 99\r\n\r\n{"
-    with pytest.raises(InvalidRequest):
-        await answered([head, None])

@@ -1,12 +1,16 @@
-"""What of an upstream's own words reaches callers."""
+"""What of an upstream's own words reaches callers, and what becomes of words that do not come."""
 
+import asyncio
 import json
 
 import pytest
 
+from qwen_openai.engines.upstream.deadlines import Timeouts
 from qwen_openai.engines.upstream.failures import Reporter
-from qwen_openai.errors import InvalidRequest
+from qwen_openai.errors import InvalidRequest, UpstreamTimeout
+from tests.engines.upstream.scripted import a_job, answered
 
+SHORT = Timeouts(connect=1, first_token=0.1, token=0.1, total=0.3)
 KEY = "abcdefghij0123456789"
 REPORT = Reporter("east", KEY, "gpu-7.corp.example")
 
@@ -55,3 +59,17 @@ def test_a_key_is_no_code_and_no_param() -> None:
     assert (error.code, error.param) == (said("no").code, None)
     assert (said("no", code="bad_top_k", param="top_k").param) == "top_k"
     assert (said("no", code="bad_top_k", param="top_k").code) == "bad_top_k"
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_a_refusal_whose_words_never_come_ends_in_time(watched: bool) -> None:
+    head = b"HTTP/1.1 400 Bad\r\ncontent-length: 99\r\n\r\n"
+    async with asyncio.timeout(SHORT.first_token * 15):
+        with pytest.raises(UpstreamTimeout):
+            await answered([head, asyncio.Event()], a_job(watched=watched), SHORT)
+
+
+async def test_a_refusal_that_breaks_off_is_a_refusal() -> None:
+    head = b"HTTP/1.1 400 Bad\r\ncontent-length: 99\r\n\r\n{"
+    with pytest.raises(InvalidRequest):
+        await answered([head, None])
