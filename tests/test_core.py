@@ -6,12 +6,15 @@ import pytest
 
 from qwen_openai import core
 from qwen_openai.core import (
+    Admitted,
+    Extra,
     Finish,
     Grammar,
     Job,
     Message,
     RawPrompt,
     Reasoning,
+    Routed,
     Sampling,
     Started,
     Text,
@@ -27,6 +30,9 @@ VALUES = [
     Message("user", "x"),
     Sampling(),
     Job("x", "m", ()),
+    Admitted(0, 0.5),
+    Routed(0, "left", 1),
+    Extra(0),
     Started(0, 1),
     Text(0, "x"),
     Tool("f"),
