@@ -5,6 +5,7 @@ Read by `settings`, used by `gateway.pool` and `engines.upstream`; knows neither
 
 import os
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -41,7 +42,7 @@ class Upstream(BaseModel):
     name: str = Field(
         "",
         pattern=r"^[A-Za-z0-9_.:-]{0,64}$",
-        description="what logs, metrics and x-gateway-upstream call it; empty: host and port",
+        description="what logs, metrics and x-gateway-upstream call it; empty: made of the url",
     )
     models: Annotated[Mapping[str, str], BeforeValidator(_named)] = Field(
         default_factory=dict,
@@ -55,8 +56,14 @@ class Upstream(BaseModel):
 
     @property
     def label(self) -> str:
-        """Its name, or where it is."""
-        return self.name or urlsplit(self.url).netloc
+        """Its name, or one that is the same for the same URL and does not tell it: callers see it,
+        and where the servers behind the door are is not theirs to know."""
+        return self.name or f"upstream-{blake2b(self.url.encode(), digest_size=3).hexdigest()}"
+
+    @property
+    def place(self) -> str:
+        """Host and port, for the operator."""
+        return urlsplit(self.url).netloc
 
     def key(self) -> str | None:
         """Return the key to send, None for none."""

@@ -214,7 +214,7 @@ def test_upstreams_and_aliases_in_the_environment() -> None:
         "http://10.0.0.7:8000/v1",
         "https://llm.example.org/qwen/v1",
     ]
-    assert [each.label for each in settings.upstreams] == ["10.0.0.7:8000", "llm.example.org"]
+    assert [each.place for each in settings.upstreams] == ["10.0.0.7:8000", "llm.example.org"]
     assert settings.aliases == {"gpt-4o": "Qwen/Qwen3-8B", "gpt-4": "m"}
     assert not settings.runs_here
     assert load({"model": "m"}, environ=environ).settings.runs_here
@@ -227,7 +227,7 @@ def test_upstreams_in_a_file(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     first, second = load(environ={}, config=file).settings.upstreams
-    assert (first.label, second.weight, second.models) == ("a:1", 2, {"m": "m"})
+    assert (first.place, second.weight, second.models) == ("a:1", 2, {"m": "m"})
 
 
 def test_an_unusable_upstream_is_told_by_its_place_and_not_repeated(tmp_path: Path) -> None:

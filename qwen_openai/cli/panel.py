@@ -32,10 +32,12 @@ _STATES = {
 
 
 class Upstream(Protocol):
-    """What the pool tells of one upstream: its name, what it serves, how it fares."""
+    """What the pool tells of one upstream: name, host and port, what it serves, how it fares."""
 
     @property
     def name(self) -> str: ...
+    @property
+    def place(self) -> str: ...
     @property
     def models(self) -> Sequence[str]: ...
     @property
@@ -95,7 +97,7 @@ def _upstream_rows(ready: Ready) -> list[tuple[str, str]]:
 
 
 def _fares(upstream: Upstream) -> str:
-    state = _STATES.get(upstream.state, upstream.state)
+    state = f"{upstream.place} {_STATES.get(upstream.state, upstream.state)}"
     return f"{state}: {', '.join(upstream.models)}" if upstream.models else state
 
 

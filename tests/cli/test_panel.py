@@ -129,13 +129,17 @@ def test_a_pipe_gets_plain_lines() -> None:
 
 @dataclass(frozen=True)
 class Fares:
-    name: str
+    place: str
     models: tuple[str, ...]
     state: str
 
+    @property
+    def name(self) -> str:
+        return f"at-{self.place[0]}"
+
 
 def _fronted(upstreams: Sequence[Fares], info: EngineInfo | None = None) -> Ready:
-    urls = ",".join(f"http://{each.name}" for each in upstreams)
+    urls = ",".join(f"http://{each.place}" for each in upstreams)
     settings = load({"upstreams": urls}, environ={}).settings
     own = [] if info is None else [info.model]
     names = dict.fromkeys([*own, *(name for each in upstreams for name in each.models)])
@@ -148,8 +152,8 @@ def test_upstreams_are_shown_with_models_and_state() -> None:
     shown = rows(ready)
     assert shown[:3] == [
         ("models", "m, n"),
-        ("upstream a:1", "answers: m, n"),
-        ("upstream b:2", "DOES NOT ANSWER"),
+        ("upstream at-a", "a:1 answers: m, n"),
+        ("upstream at-b", "b:2 DOES NOT ANSWER"),
     ]
     assert "engine" not in dict(shown)
     assert '"model": "m"' in shlex.split(commands(ready)[1])[-1]
@@ -160,7 +164,7 @@ def test_a_model_here_comes_before_those_of_upstreams() -> None:
     shown = dict(rows(ready))
     assert shown["model"] == INFO.model
     assert shown["and models"] == "m"
-    assert shown["upstream a:1"] == "not looked at yet: m"
+    assert shown["upstream at-a"] == "a:1 not looked at yet: m"
     assert f'"model": "{INFO.model}"' in shlex.split(commands(ready)[1])[-1]
 
 

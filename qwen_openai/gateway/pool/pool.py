@@ -36,13 +36,15 @@ _STATES: Mapping[str, Literal["up", "open", "probing"]] = {
 
 @dataclass(frozen=True, slots=True)
 class UpstreamState:
-    """One upstream as it is now, by its label, with the names that clients use for its models.
+    """One upstream as it is now, by its label, with the names that clients use for its models;
+    ``place`` is its host and port, for the operator's eyes.
     unknown: nobody has looked yet; open: left alone for a while; probing: being tried again."""
 
     name: str
     models: tuple[str, ...]
     state: Literal["unknown", "up", "open", "probing"]
     in_flight: int
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class Pool:
                 models=tuple(replica.names),
                 state=_state(replica),
                 in_flight=replica.in_flight,
+                place=replica.upstream.place,
             )
             for replica in (member.replica for member in self._members.values())
         ]

@@ -267,8 +267,8 @@ async def test_looking_ends_with_the_pool() -> None:
 
 
 def test_two_of_one_name_are_told_apart() -> None:
-    same = [Upstream(url=f"http://h:1/{path}") for path in ("v1", "b/v1", "c/v1")]
-    assert list(labelled(same)) == ["h:1", "h:1-2", "h:1-3"]
+    same = [Upstream(url=f"http://h:{port}", name="h") for port in (1, 2, 3)]
+    assert list(labelled(same)) == ["h", "h-2", "h-3"]
 
 
 async def test_a_pool_without_upstreams_loads_and_holds_nothing() -> None:
