@@ -121,7 +121,12 @@ class Account:
 
 
 def _passing(seconds: float, limit: str, why: str) -> Refusal:
-    return Refusal("passing", seconds, f"The limit of {limit} is reached: {why}.")
+    return Refusal(
+        "passing",
+        seconds,
+        f"The limit of {limit} is reached: {why}. "
+        "Send the request again after the time in the Retry-After header.",
+    )
 
 
 def _too_large(tokens: int, most: int) -> str:

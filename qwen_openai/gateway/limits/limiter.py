@@ -174,14 +174,14 @@ def _most(limits: KeyLimits, kind: str) -> int | None:
 
 
 def _of_key(refusal: Refusal) -> ApiError:
+    message = f"{refusal.message} This limit is the key's own."
     if refusal.kind == "budget":
-        return QuotaExceeded(f"This key: {refusal.message}", retry_after=refusal.seconds)
-    message = f"This key: {refusal.message}"
+        return QuotaExceeded(message, retry_after=refusal.seconds)
     return RateLimited(message, retry_after=refusal.seconds, lasting=refusal.kind == "lasting")
 
 
 def _of_all(refusal: Refusal) -> ApiError:
-    message = f"All keys together: {refusal.message}"
+    message = f"{refusal.message} This limit is that of all keys together."
     if refusal.kind == "lasting":
         return RateLimited(message, retry_after=refusal.seconds, lasting=True)
     return Overloaded(message, retry_after=refusal.seconds)
