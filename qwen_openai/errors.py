@@ -20,8 +20,10 @@
     │   ├── HeadersTooLarge           431  code headers_too_large
     │   ├── EngineFailed              500  code engine_error: the engine broke while it worked
     │   ├── UpstreamFailed            502  code upstream_error: an upstream broke, lied or left
+    │   │   └── ModelGone             502  the same: it does not have the model (any more)
     │   ├── Unavailable               503  with Retry-After: our capacity
     │   │   ├── Overloaded            503  code overloaded: the queue is full
+    │   │   │   └── UpstreamBusy      503  the same: an upstream has no room for us
     │   │   └── EngineUnavailable     503  code engine_unavailable: loading, restarting, draining
     │   └── DeadlineExceeded          504  code deadline_exceeded: the caller's time is over
     │       └── UpstreamTimeout       504  code upstream_timeout: an upstream was silent too long
@@ -223,6 +225,10 @@ class UpstreamFailed(ApiError):
     default_code = "upstream_error"
 
 
+class ModelGone(UpstreamFailed):
+    """That server does not have the model (any more); it may be well with others."""
+
+
 class Unavailable(ApiError):
     """No capacity now. ``retry_after`` is in seconds; the openai SDK obeys values up to 120."""
 
@@ -239,6 +245,10 @@ class Unavailable(ApiError):
 
 class Overloaded(Unavailable):
     default_code = "overloaded"
+
+
+class UpstreamBusy(Overloaded):
+    """An upstream has no room for us (429): nobody's fault, and not our caller's limit."""
 
 
 class EngineUnavailable(Unavailable):

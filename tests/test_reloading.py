@@ -113,7 +113,7 @@ async def test_a_changed_file_is_taken(how: Callable[[Path, str], None], config:
         await watched.more_looks()
     settings = watched.gateway.settings
     assert watched.gateway.times == 1
-    assert [each.label for each in settings.upstreams] == ["a:1", "b:2"]
+    assert [each.place for each in settings.upstreams] == ["a:1", "b:2"]
     assert settings.slots is None  # an engine has its slots
     assert settings.port == 7000  # a flag, which beats any file
     assert watched.said == [

@@ -21,8 +21,9 @@ from qwen_openai.errors import (
     ContextLengthExceeded,
     EngineUnavailable,
     InvalidRequest,
-    Overloaded,
+    ModelGone,
     PayloadTooLarge,
+    UpstreamBusy,
     UpstreamFailed,
     UpstreamTimeout,
 )
@@ -75,14 +76,6 @@ _SECRETS = (
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _PARAM = re.compile(r"[A-Za-z0-9_.\[\]-]{1,128}")
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
-
-class UpstreamBusy(Overloaded):
-    """The server has no room for us (429): nobody's fault, and not our caller's limit."""
-
-
-class ModelGone(UpstreamFailed):
-    """The server does not have the model (any more); it may be well with others."""
 
 
 @dataclass(frozen=True, slots=True)

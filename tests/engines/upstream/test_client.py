@@ -10,13 +10,14 @@ import pytest
 
 from qwen_openai.core import Event, Finish, Started, Text
 from qwen_openai.engines.upstream.client import Timeouts, UpstreamClient
-from qwen_openai.engines.upstream.failures import UpstreamBusy, Verdict, verdict
+from qwen_openai.engines.upstream.failures import Verdict, verdict
 from qwen_openai.errors import (
     ApiError,
     ContextLengthExceeded,
     EngineUnavailable,
     InvalidRequest,
     Overloaded,
+    UpstreamBusy,
     UpstreamFailed,
     UpstreamTimeout,
 )

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from qwen_openai.core import Event, Extra, Finish, Job, Message, Routed, Started, Text
 from qwen_openai.engines.base import Engine
-from qwen_openai.engines.upstream.failures import ModelGone, UpstreamBusy
 from qwen_openai.errors import (
     EngineUnavailable,
     InvalidRequest,
+    ModelGone,
     Overloaded,
+    UpstreamBusy,
     UpstreamFailed,
     UpstreamTimeout,
 )

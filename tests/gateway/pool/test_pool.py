@@ -8,8 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from qwen_openai.core import Started, Text
-from qwen_openai.engines.upstream.failures import ModelGone
-from qwen_openai.errors import EngineUnavailable, Overloaded, UpstreamFailed
+from qwen_openai.errors import EngineUnavailable, ModelGone, Overloaded, UpstreamFailed
 from qwen_openai.gateway.pool import Pool
 from qwen_openai.gateway.pool.pool import labelled
 from qwen_openai.upstreams import Upstream
