@@ -39,7 +39,7 @@ def test_it_says_what_it_took_and_what_to_do_next(
     written, took, peak, serve, other = done.stdout.splitlines()
     assert written == f"{target} is written: 5 MB of weights in 2 files."
     assert re.fullmatch(r"It took \d+\.\d s and held 2 MB of weights at a time\.", took)
-    assert re.search(r"Peak memory of the whole process, .*: (\d+) MB\.", peak)
+    assert re.search(r"Peak memory of the whole process, .*: (\d+ MB|\d\.\d+ GB)\.", peak)
     assert serve == f"Serve it:  qwen-openai serve '{target}'"
     assert other == f"or:        vllm serve '{target}'"
     assert not read_checkpoint(target).raw
