@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 
 from qwen_openai.core import (
     Admitted,
@@ -78,22 +77,14 @@ class ChatService:
         """Take the number of slots that the engine has now, which a pool's may change."""
         self.admission.resize(self.engine.info().slots)
 
-    async def open(self, job: Job, claim: Claim = UNCLAIMED, watch: Watch | None = None) -> Opened:
-        """Start a job, all ``n`` choices of it, and wait for the first event of its answer.
-
-        Raises every ApiError that can happen before it: Overloaded, EngineUnavailable,
-        ContextLengthExceeded, EngineFailed.
-        """
-        jobs = [replace(job, choice=index) for index in range(job.n)]
-        return await self.open_all(jobs, claim, watch)
-
     async def open_all(
         self, jobs: Sequence[Job], claim: Claim = UNCLAIMED, watch: Watch | None = None
     ) -> Opened:
         """Start jobs that are one request, and wait for the first event of any answer.
 
-        Each makes one choice, whatever its ``n``: their ``choice`` are 0, 1, 2 and so on. Raises as
-        `open` does.
+        Each makes one choice, whatever its ``n``: their ``choice`` are 0, 1, 2 and so on. Raises
+        every ApiError that can happen before that event: Overloaded, EngineUnavailable,
+        DeadlineExceeded, ContextLengthExceeded, EngineFailed and what upstreams fail with.
         """
         events = self.stream_all(jobs, claim)
         if claim.earliest is not None:
@@ -115,10 +106,6 @@ class ChatService:
             raise
         return Opened(changes, seen, events)
 
-    def stream(self, job: Job) -> AsyncGenerator[Event, None]:
-        """All events of all choices of a job, as `stream_all`."""
-        return self.stream_all([replace(job, choice=index) for index in range(job.n)])
-
     def stream_all(
         self, jobs: Sequence[Job], claim: Claim = UNCLAIMED
     ) -> AsyncGenerator[Event, None]:
@@ -138,8 +125,9 @@ class ChatService:
             )
         tickets = self.admission.enter(len(jobs), claim)
         grammar = jobs[0].grammar
-        guarded = grammar is not None and not self.engine.info().hands_on
-        guards = _Guards(grammar, thinks=jobs[0].thinks) if guarded and grammar else None
+        guards = None
+        if grammar is not None and not self.engine.info().hands_on:
+            guards = _Guards(grammar, thinks=jobs[0].thinks)
         streams = [self._choice(*pair, guards) for pair in zip(jobs, tickets, strict=True)]
         return streams[0] if len(streams) == 1 else _merge(streams, tickets)
 

@@ -20,6 +20,11 @@ def job(text: str = "one two three", *, n: int = 1, **sampling: object) -> Job:
     return Job(id="x", model="fake", messages=(Message("user", text),), sampling=made, n=n)
 
 
+def choices(asked: Job) -> list[Job]:
+    """A job for each of its answers, as the routes make them."""
+    return [replace(asked, choice=index) for index in range(asked.n)]
+
+
 async def service(engine: FakeEngine, queue_size: int = 8) -> ChatService:
     await engine.start()
     return ChatService(engine, queue_size=queue_size)
@@ -31,7 +36,7 @@ async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:
 
 async def test_a_stream_is_started_texts_finish() -> None:
     chat = await service(FakeEngine())
-    events = await collect(chat.stream(job()))
+    events = await collect(chat.stream_all(choices(job())))
     assert isinstance(events[0], Admitted)
     assert events[1] == Started(0, 3)
     assert "".join(e.text for e in events if isinstance(e, Text)) == "one two three"
@@ -41,11 +46,11 @@ async def test_a_stream_is_started_texts_finish() -> None:
 
 async def test_open_waits_for_the_first_token_and_loses_nothing() -> None:
     chat = await service(FakeEngine())
-    opened = await chat.open(job())
+    opened = await chat.open_all(choices(job()))
     events = [event async for event in opened]
     await opened.aclose()
     # How long each waited is never quite the same.
-    assert events[1:] == (await collect(chat.stream(job())))[1:]
+    assert events[1:] == (await collect(chat.stream_all(choices(job()))))[1:]
     assert len(events) > 3
 
 
@@ -53,13 +58,13 @@ async def test_every_event_is_watched_as_it_happens_also_those_before_a_failure(
     chat = await service(FakeEngine(lambda _: [EngineFailed("It broke.")]))
     watched: list[Event] = []
     with pytest.raises(EngineFailed):
-        await chat.open(job(), watch=watched.append)
+        await chat.open_all(choices(job()), watch=watched.append)
     assert [type(event) for event in watched] == [Admitted]
 
 
 async def test_what_was_altered_is_told_once() -> None:
     chat = await service(FakeEngine(context=10, slots=3))
-    opened = await chat.open(job(n=3, max_tokens=100))
+    opened = await chat.open_all(choices(job(n=3, max_tokens=100)))
     assert len(opened.changes) == 1
     await opened.aclose()
 
@@ -69,7 +74,7 @@ async def test_choices_are_stamped_and_end_by_themselves() -> None:
         return [f"{asked.choice} "] * (asked.choice + 1)
 
     chat = await service(FakeEngine(script, slots=2))
-    events = await collect(chat.stream(job(n=4)))
+    events = await collect(chat.stream_all(choices(job(n=4))))
     for index in range(4):
         texts = [e.text for e in events if isinstance(e, Text) and e.index == index]
         assert texts == [f"{index} "] * (index + 1)
@@ -85,7 +90,7 @@ async def test_a_stop_string_ends_the_work_of_its_choice_alone() -> None:
 
     engine = FakeEngine(script, slots=2)
     chat = await service(engine)
-    events = chat.stream(job(n=2, stop=("stop",)))
+    events = chat.stream_all(choices(job(n=2, stop=("stop",))))
     async for event in events:
         if isinstance(event, Finish):
             assert event == Finish(0, "stop", 1)
@@ -104,7 +109,7 @@ async def test_a_failure_reaches_the_caller_and_frees_every_slot(n: int) -> None
 
     chat = await service(FakeEngine(script, slots=3))
     with pytest.raises(EngineFailed, match="It broke"):
-        await collect(chat.stream(job(n=n)))
+        await collect(chat.stream_all(choices(job(n=n))))
     assert chat.admission.running == 0
 
 
@@ -113,14 +118,14 @@ async def test_a_full_queue_refuses_before_anything_runs() -> None:
     chat = await service(engine, queue_size=1)
     chat.admission.enter()
     with pytest.raises(Overloaded):
-        chat.stream(job(n=2))
+        chat.stream_all(choices(job(n=2)))
     assert engine.record.started == 0
 
 
 async def test_more_answers_than_ever_fit_are_the_clients_to_mend() -> None:
     chat = await service(FakeEngine(slots=1), queue_size=2)
     with pytest.raises(InvalidRequest) as refused:
-        chat.stream(job(n=4))
+        chat.stream_all(choices(job(n=4)))
     assert refused.value.param == "n"
 
 
@@ -154,12 +159,12 @@ RULES = build.choice(["yes", "no"])
 async def test_an_answer_is_held_to_its_grammar(n: int) -> None:
     held = replace(job(n=n), grammar=Grammar(RULES, "structured_outputs"))
     chat = await service(FakeEngine(lambda _: ["ye", "s"]))
-    events = await collect(chat.stream(held))
+    events = await collect(chat.stream_all(choices(held)))
     assert [e for e in events if isinstance(e, Finish)] == [Finish(i, "stop", 2) for i in range(n)]
     for text in ("yet", "ye"):
         wrong = await service(FakeEngine(reply(text)))
         with pytest.raises(EngineFailed, match="format"):
-            await collect(wrong.stream(held))
+            await collect(wrong.stream_all(choices(held)))
         assert wrong.admission.running == 0
 
 
@@ -180,10 +185,10 @@ async def test_a_format_may_not_begin_as_thoughts_do(
     chat = await service(engine)
     held = replace(job(), grammar=Grammar(build.regex(pattern), "x.regex"), thinks=thinks)
     if not refused:
-        await collect(chat.stream(held))
+        await collect(chat.stream_all(choices(held)))
         return
     with pytest.raises(InvalidRequest, match="begin with <think>") as error:
-        await chat.open(held)
+        await chat.open_all(choices(held))
     assert error.value.param == "x.regex"
     assert (engine.record.started, chat.admission.running) == (0, 0)
 
@@ -192,7 +197,7 @@ async def test_rules_that_cannot_be_made_ready_fail_closed() -> None:
     engine = FakeEngine()
     chat = await service(engine)
     with pytest.raises(EngineFailed):
-        await chat.open(replace(job(), grammar=Grammar("answer: nowhere", "x")))
+        await chat.open_all(choices(replace(job(), grammar=Grammar("answer: nowhere", "x"))))
     assert engine.record.started == 0
     assert chat.admission.running == 0
 
@@ -200,7 +205,7 @@ async def test_rules_that_cannot_be_made_ready_fail_closed() -> None:
 async def test_the_slot_is_free_before_the_last_event_is_taken() -> None:
     engine = FakeEngine(lambda _: ["a", "stop", asyncio.Event()])
     chat = await service(engine)
-    async for event in chat.stream(job(stop=("stop",))):
+    async for event in chat.stream_all(choices(job(stop=("stop",)))):
         if isinstance(event, Finish):
             assert engine.record.open == 0
             assert chat.admission.running == 0
@@ -212,7 +217,7 @@ async def test_closing_early_cancels_the_work(n: int, after: int) -> None:
     steps: list[Step] = ["a", "b", asyncio.Event()] if after else [asyncio.Event()]
     engine = FakeEngine(lambda _: steps, slots=4)
     chat = await service(engine)
-    events = chat.stream(job(n=n))
+    events = chat.stream_all(choices(job(n=n)))
     for _ in range(after + n):  # and what says that each has its slot
         await anext(events)
     if after == 0:
@@ -230,7 +235,7 @@ async def test_the_usual_time_of_an_answer_feeds_retry_after() -> None:
     chat = await service(FakeEngine())
     before = chat.admission.retry_after()
     for _ in range(20):
-        await collect(chat.stream(job()))
+        await collect(chat.stream_all(choices(job())))
     assert chat.admission.retry_after() < before / 10
 
 
@@ -244,7 +249,7 @@ def test_every_choice_has_one_finish_and_no_stop_string(
 ) -> None:
     async def run() -> None:
         chat = await service(FakeEngine(lambda _: words, slots=2))
-        events = await collect(chat.stream(job(n=n, stop=tuple(stop))))
+        events = await collect(chat.stream_all(choices(job(n=n, stop=tuple(stop)))))
         for index in range(n):
             mine = [event for event in events if event.index == index]
             assert [isinstance(event, Finish) for event in mine].count(True) == 1

@@ -10,7 +10,6 @@ from typing import Literal
 
 from qwen_openai.core import (
     Event,
-    Extra,
     Finish,
     FinishReason,
     Reasoning,
@@ -21,7 +20,7 @@ from qwen_openai.core import (
     ToolCallStart,
 )
 from qwen_openai.errors import EngineFailed
-from qwen_openai.responses.extras import Waiting, with_members
+from qwen_openai.responses.extras import with_members
 from qwen_openai.responses.fold import Fold, FoldedChoice
 from qwen_openai.responses.wire import DataEvents, token_logprobs, usage_object
 
@@ -53,6 +52,7 @@ class ChatReply(DataEvents):
         self, *, id: str, model: str, created: int, system_fingerprint: str, wanted: Wanted
     ) -> None:
         """`created` is Unix time in seconds."""
+        super().__init__()
         self._head = {"id": id, "object": "", "created": created, "model": model}
         self._fingerprint = system_fingerprint
         self._n = wanted.n
@@ -61,7 +61,6 @@ class ChatReply(DataEvents):
         self._reasoning = ("reasoning_content", "reasoning") if field == "both" else (field,)
         self._legacy = wanted.legacy_functions
         self._logprobs = wanted.logprobs
-        self._extras = Waiting()
 
     def opening(self) -> list[dict[str, object]]:
         """Return the chunk of each choice that names its role, index ascending. The role is in no
@@ -70,17 +69,7 @@ class ChatReply(DataEvents):
             self._delta(index, {"role": "assistant", "content": ""}) for index in range(self._n)
         ]
 
-    def chunks(self, event: Event) -> list[dict[str, object]]:
-        """Return an event's chunks: none for events that clients do not see."""
-        if isinstance(event, Extra):
-            self._extras.add(event)
-            return []
-        chunks = self._chunks(event)
-        if self._extras and chunks:
-            chunks[0] = self._extras.join(event.index, chunks[0])
-        return chunks
-
-    def _chunks(self, event: Event) -> list[dict[str, object]]:
+    def own_chunks(self, event: Event) -> list[dict[str, object]]:
         if isinstance(event, Finish):
             return [self._delta(event.index, {}, reason=event.reason)]
         if isinstance(event, Text | Reasoning):

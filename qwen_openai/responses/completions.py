@@ -8,9 +8,9 @@ import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qwen_openai.core import Event, Extra, Finish, FinishReason, Text, TokenLogprob
+from qwen_openai.core import Event, Finish, FinishReason, Text, TokenLogprob
 from qwen_openai.errors import EngineFailed
-from qwen_openai.responses.extras import Waiting, with_members
+from qwen_openai.responses.extras import with_members
 from qwen_openai.responses.fold import Fold, FoldedChoice
 from qwen_openai.responses.wire import DataEvents, logprob_of, usage_object
 
@@ -34,6 +34,7 @@ class CompletionReply(DataEvents):
         self, *, id: str, model: str, created: int, system_fingerprint: str, wanted: Wanted
     ) -> None:
         """`created` is Unix time in seconds."""
+        super().__init__()
         self._head = {
             "id": id,
             "object": "text_completion",
@@ -43,7 +44,6 @@ class CompletionReply(DataEvents):
         }
         self._wanted = wanted
         self._offsets: dict[int, _Offsets] = {}
-        self._extras = Waiting()
 
     def opening(self) -> list[dict[str, object]]:
         """Return the chunks with the echoed prompts."""
@@ -54,17 +54,7 @@ class CompletionReply(DataEvents):
             for choice in range(n)
         ]
 
-    def chunks(self, event: Event) -> list[dict[str, object]]:
-        """Return an event's chunks: none for events that clients do not see."""
-        if isinstance(event, Extra):
-            self._extras.add(event)
-            return []
-        chunks = self._chunks(event)
-        if self._extras and chunks:
-            chunks[0] = self._extras.join(event.index, chunks[0])
-        return chunks
-
-    def _chunks(self, event: Event) -> list[dict[str, object]]:
+    def own_chunks(self, event: Event) -> list[dict[str, object]]:
         if isinstance(event, Finish):
             return [self._chunk(event.index, "", reason=event.reason)]
         if not isinstance(event, Text):

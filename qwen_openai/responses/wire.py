@@ -3,12 +3,14 @@
 Source of the shapes: OpenAI's specification 2.3.0. Knows no HTTP and no single endpoint.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from qwen_openai.core import TokenLogprob, Usage
+from qwen_openai.core import Event, Extra, TokenLogprob, Usage
 from qwen_openai.errors import ApiError
 from qwen_openai.responses.errors import error_body
+from qwen_openai.responses.extras import Waiting
 from qwen_openai.sse import DONE, frame
 
 # What stands for a token that cannot be: JSON has no minus infinity, and the specification's own
@@ -16,11 +18,29 @@ from qwen_openai.sse import DONE, frame
 LEAST_LOGPROB = -9999.0
 
 
-class DataEvents:
+class DataEvents(ABC):
     """How chunks of chat completions and completions go out: as bare `data:` events, the end as
-    `[DONE]`, a failure as an event that is an error body."""
+    `[DONE]`, a failure as an event that is an error body. What an upstream sent beside goes out
+    with the next chunk of the same choice."""
 
     done: ClassVar[bytes] = DONE
+
+    def __init__(self) -> None:
+        self._extras = Waiting()
+
+    @abstractmethod
+    def own_chunks(self, event: Event) -> list[dict[str, object]]:
+        """Return what the endpoint makes of an event, none of events that clients do not see."""
+
+    def chunks(self, event: Event) -> list[dict[str, object]]:
+        """Return an event's chunks."""
+        if isinstance(event, Extra):
+            self._extras.add(event)
+            return []
+        chunks = self.own_chunks(event)
+        if self._extras and chunks:
+            chunks[0] = self._extras.join(event.index, chunks[0])
+        return chunks
 
     def frame(self, chunk: object) -> bytes:
         """Return the event of a chunk."""

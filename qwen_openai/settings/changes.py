@@ -8,21 +8,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_openai.settings.fields import Settings
+from qwen_openai.settings.fields import GROUPS, Settings
 
 # Everything else waits for the next start.
 TAKEN_LIVE = frozenset(
     {
-        "upstreams",
-        "aliases",
-        "connect_timeout",
-        "first_token_timeout",
-        "token_timeout",
-        "total_timeout",
-        "upstream_attempts",
-        "affinity_gap",
-        "probe_interval",
-        "breaker_failures",
+        *dict(GROUPS)["Upstreams"],
         "requests_per_minute",
         "tokens_per_minute",
         "parallel_requests",
