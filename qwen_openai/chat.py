@@ -1,7 +1,7 @@
 """The service: admission, then the engine, then the parser chain, as one stream of events.
 
-The only module that knows this order. It fans a request for n answers out into n single-choice
-jobs, and it looks at the first real event before anybody sends headers, so that an early failure
+The only module that knows this order. It runs the jobs of a request, each of one choice, side by
+side, and it looks at the first real event before anybody sends headers, so that an early failure
 keeps its true HTTP status. No HTTP, no wire shapes.
 """
 

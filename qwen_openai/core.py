@@ -116,7 +116,7 @@ class Job:
     """One request, as an engine sees it.
 
     ``choice`` is which of the ``n`` answers this job makes: an engine makes one answer a job,
-    stamps every event with this index and adds it to a given seed; the service fans out.
+    stamps every event with this index and adds it to a given seed; routes make the jobs.
     ``max_total`` bounds prompt and answer together (the tutorial's max_length). With
     ``drop_oldest_pairs`` the oldest user/assistant pairs that do not fit are left out and reported,
     otherwise a prompt that does not fit is refused. ``prompt``, where given, stands in place of
