@@ -166,18 +166,21 @@ def _openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
                 ref_template="#/components/schemas/{model}",
             )
             document["components"] = {"schemas": schemas.get("$defs", {})}
-            if app.state.gateway.keys.asks:
-                bearer = {"type": "http", "scheme": "bearer"}
-                document["components"]["securitySchemes"] = {"key": bearer}
-                document["security"] = [{"key": []}]
             for path, summary in _SUMMARIES.items():
                 if path == "/metrics" and app.state.gateway.settings.metrics == "off":
                     continue
                 document["paths"][path] = _operation(path, summary)
             app.openapi_schema = document
-        return app.openapi_schema
+        # The first key may be made while the server runs.
+        return _secured(app.openapi_schema) if app.state.gateway.keys.asks else app.openapi_schema
 
     return build
+
+
+def _secured(document: dict[str, Any]) -> dict[str, Any]:
+    schemes = {"key": {"type": "http", "scheme": "bearer"}}
+    components = {**document["components"], "securitySchemes": schemes}
+    return {**document, "components": components, "security": [{"key": []}]}
 
 
 def _operation(path: str, summary: str) -> dict[str, Any]:

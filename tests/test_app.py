@@ -7,10 +7,12 @@ from datetime import datetime
 import pytest
 import requests
 
+from qwen_openai.app import create_app
 from qwen_openai.core import Job
 from qwen_openai.engines.fake import FakeEngine, Step
 from qwen_openai.errors import EngineFailed
-from tests.live import Live, call, live, threaded
+from qwen_openai.gateway.keys import Key, digest_of
+from tests.live import Live, call, live, make_settings, threaded
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,14 @@ def test_the_schema_says_that_a_key_is_needed(server: Live) -> None:
         headers = {"authorization": "Bearer sk-some-key"}
         schema = call(keyed.port, "GET", "/openapi.json", headers=headers).json()
     assert schema["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+
+
+def test_the_schema_asks_for_a_key_from_the_first_one_on() -> None:
+    app = create_app(make_settings(engine="upstream"))
+    assert "security" not in app.openapi()
+    app.state.gateway.keys.replace([(digest_of(b"secret"), Key(id="key_1", name="first"))])
+    assert app.openapi()["security"] == [{"key": []}]
+    assert "securitySchemes" in app.openapi()["components"]
 
 
 def test_models_with_slashes(server: Live) -> None:
